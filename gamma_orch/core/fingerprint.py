@@ -1,0 +1,88 @@
+"""What a resource is, as three digests, so that each kind of change costs no more than it must.
+
+`content` covers the spec: a difference there is work. `metadata` covers owner, labels, description,
+lifecycle and needs: a difference is noted in the ledger and touches nothing. `parents` covers the
+fingerprints of all that the resource needs: it matters to kinds that derive from their parents (a
+model from its dataset), and to them a change anywhere above is a change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json, digest
+from gamma_orch.core.resource import NO_LIFECYCLE, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    content: str
+    metadata: str
+    parents: str
+
+    def encoded(self) -> Json:
+        return [self.content, self.metadata, self.parents]
+
+
+NO_PARENTS = ""
+
+
+def fingerprint(
+    desired: Mapping[Address, Resource], order: Sequence[Address] | None = None
+) -> dict[Address, Fingerprint]:
+    """The fingerprints of all resources. `order` is `in_order(desired)`, where it is known already.
+
+    Every need of every resource must be in `desired`, and there must be no cycle: `spec.resolve`
+    has seen to both.
+    """
+    found: dict[Address, Fingerprint] = {}
+    for address in order or in_order(desired):
+        resource = desired[address]
+        parents = NO_PARENTS
+        if resource.needs:
+            parents = digest([[str(need), found[need].content, found[need].parents] for need in resource.needs])
+        found[address] = Fingerprint(digest(resource.spec), _metadata(resource), parents)
+    return found
+
+
+def _metadata(resource: Resource) -> str:
+    lifecycle = resource.lifecycle
+    if lifecycle is NO_LIFECYCLE and not (
+        resource.owner or resource.description or resource.labels or resource.needs
+    ):
+        return ""
+    return digest(
+        [
+            resource.owner,
+            resource.description,
+            dict(resource.labels),
+            [str(need) for need in resource.needs],
+            [lifecycle.protect, lifecycle.retain, sorted(lifecycle.ignore), lifecycle.replace],
+        ]
+    )
+
+
+def in_order(desired: Mapping[Address, Resource]) -> list[Address]:
+    """All addresses, each after what it needs; among the free ones, by address.
+
+    A chain may be 100,000 deep, so this walks with a stack of its own.
+    """
+    done: set[Address] = set()
+    order: list[Address] = []
+    for root in sorted(desired):
+        if root in done:
+            continue
+        stack = [root]
+        while stack:
+            top = stack[-1]
+            if top in done:
+                stack.pop()
+                continue
+            missing = [need for need in desired[top].needs if need not in done]
+            if missing:
+                stack.extend(reversed(missing))
+            else:
+                done.add(top)
+                order.append(top)
+                stack.pop()
+    return order

@@ -1,0 +1,91 @@
+"""The effectful half of a kind: the door between Gamma and the world. One a kind.
+
+The engine calls it; `gamma_orch.testing` has the laws that each must keep:
+
+1. A read after `apply` equals the task's fields on everything that can be read.
+2. Applying one task twice is once; deleting twice is once.
+3. What could not be read is `Unreadable`, never `Absent`, and one bad object spoils no other.
+4. A process killed between an effect and its record resumes to the same world.
+5. No secret leaves the call that revealed it: not in an error, not in fields, not in outputs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.kind import Fields
+from gamma_orch.core.observation import Observation
+
+# GammaError                     anything this package raises on purpose
+# └── ProviderError              an effect or a read failed
+#     ├── Temporary              the same call may succeed later: retried with backoff
+#     └── Permanent              it will not, until somebody changes something: stops its branch
+
+
+class GammaError(Exception):
+    """An error that is for people: its text is whole sentences and needs no traceback."""
+
+
+class ProviderError(GammaError):
+    """An effect or a read on the world failed."""
+
+
+class Temporary(ProviderError):
+    """The same call may succeed later (a lock, a lost connection): it is retried with backoff."""
+
+
+class Permanent(ProviderError):
+    """The same call will fail again until a person changes something: its branch stops."""
+
+
+class Opcode(StrEnum):
+    CREATE = "create"
+    UPDATE = "update"
+    REPLACE = "replace"  # build beside and swap, in one step: Replace.CREATE_FIRST
+    DELETE = "delete"
+    RECORD = "record"  # the ledger only; never reaches a provider
+    FORGET = "forget"  # the ledger only; never reaches a provider
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An address to look at: by what the ledger last knew of it, then by what is wanted now."""
+
+    address: Address
+    wanted: Fields | None  # None: no longer in the specs
+    recorded: Fields | None  # None: not in the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One effect on one address."""
+
+    key: str  # idempotency key: the same for every attempt at the same effect
+    opcode: Opcode
+    address: Address
+    fields: Fields  # normalised, references resolved; secrets are still leaves; {} for delete
+    recorded: Fields | None  # what the ledger last knew
+    live: Fields | None  # what was read just before; None: absent
+    reveal: Callable[[Json], Json]  # turns the leaves of a tree into bytes; call it late, keep nothing
+
+
+class Provider(Protocol):
+    async def observe(self, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
+        """Read all of them, in one round trip where the target allows it.
+
+        Answers every address asked. May name further addresses that carry Gamma's mark and were
+        not asked for: they are reported as extra, never deleted.
+        Raises nothing: an address that cannot be read is `Unreadable`.
+        """
+        ...
+
+    async def apply(self, task: Task) -> None:
+        """Create, update or replace. Raises Temporary or Permanent."""
+        ...
+
+    async def delete(self, task: Task) -> None:
+        """Delete; the absence of the object is success. Raises Temporary or Permanent."""
+        ...
