@@ -36,7 +36,9 @@ class Entry:
     done: int = 0  # seq of the last Done
     begun: Begun | None = None  # open: no Done and no Failed yet
     error: str = ""  # why the last step failed; empty after a Done
-    consent: str = ""  # what a person allowed, once: "delete" or "resume"
+    # Who allowed, once, what would else be refused: the deletion of a protected object, or going on
+    # after a step that is in doubt. Spent by the next Done or Failed.
+    consent: str = ""
     since: str = ""  # when the record, the error or the open step came to be
 
 

@@ -260,7 +260,7 @@ def _held(draft: _Draft, address: Address) -> bool:
     protect = (resource is not None and resource.lifecycle.protect) or (
         entry.record is not None and entry.record.protect
     )
-    return protect and entry.consent != "delete"
+    return protect and not entry.consent
 
 
 def _hold_back(draft: _Draft) -> None:

@@ -34,7 +34,7 @@ def settle(
             continue
         observation = observations.get(address, Unreadable("it was not observed"))
         kind = traits.get(address.kind, Traits())
-        if entry.consent == "resume" and not isinstance(observation, Unreadable):
+        if entry.consent and not isinstance(observation, Unreadable):
             events.append(_failed(address, entry.begun, "given up by consent"))
         elif happened(entry.begun, observation, _was(ledger, address, entry.begun)):
             events.append(_done(address, entry.begun, observation))

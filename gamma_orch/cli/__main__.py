@@ -1,0 +1,5 @@
+"""`python -m gamma_orch.cli` is `gamma`."""
+
+from gamma_orch.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The table of commands. Each lives in the file of its name and registers nothing by itself."""
+
+import typer
+
+from gamma_orch.cli import (
+    apply,
+    destroy,
+    doctor,
+    down,
+    explain,
+    graph,
+    history,
+    import_,
+    init,
+    plan,
+    render,
+    schema,
+    show,
+    status,
+    up,
+    validate,
+)
+
+app = typer.Typer(
+    name="gamma",
+    help="Converge a self-hosted AI application to what YAML in git says.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for name, command in {
+    "init": init.init,
+    "validate": validate.validate,
+    "plan": plan.plan,
+    "apply": apply.apply,
+    "status": status.status,
+    "history": history.history,
+    "show": show.show,
+    "explain": explain.explain,
+    "schema": schema.schema,
+    "graph": graph.graph,
+    "render": render.render,
+    "import": import_.import_,
+    "destroy": destroy.destroy,
+    "up": up.up,
+    "down": down.down,
+    "doctor": doctor.doctor,
+}.items():
+    app.command(name)(command)
+
+
+@app.callback(invoke_without_command=True)
+def _gamma(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        from gamma_orch import __version__
+
+        typer.echo(f"gamma {__version__}")
+        raise typer.Exit

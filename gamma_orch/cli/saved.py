@@ -1,0 +1,47 @@
+"""Reads a plan saved by `gamma plan --out`. What was touched since is refused."""
+
+import json
+from pathlib import Path
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.plan import Plan, Step
+from gamma_orch.core.provider import GammaError, Opcode
+from gamma_orch.core.render import sealed
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan's identity and steps; its changes are only for people and stay in the file."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if not sealed(document):
+            raise GammaError(f"{file} was changed after it was saved: its content does not give its id. Plan again.")
+        return Plan(
+            environment=document["environment"],
+            parent=document["parent"],
+            commit=document["commit"],
+            desired=document["desired"],
+            changes=(),
+            steps=tuple(_step(step) for step in document["steps"]),
+            id=document["id"],
+        )
+    except OSError as error:
+        raise GammaError(f"The plan {file} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise GammaError(f"{file} is no plan saved by `gamma plan --out`.") from None
+
+
+def _step(body: dict[str, object]) -> Step:
+    fields = {**body, "before": None}
+    moved = fields.pop("movedFrom")
+    return Step(
+        index=int(str(fields["index"])),
+        key=str(fields["key"]),
+        opcode=Opcode(fields["opcode"]),
+        address=Address.parse(str(fields["address"])),
+        needs=tuple(fields["needs"]),  # type: ignore[arg-type]
+        expects=str(fields["expects"]),
+        planned=fields["planned"],
+        before=None,
+        record=fields["record"],
+        moved_from=Address.parse(str(moved)) if moved else None,
+    )

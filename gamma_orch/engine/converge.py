@@ -1,0 +1,170 @@
+"""Apply: under a lease, settle what was left open, admit the plan, carry it out, record the release.
+
+The order is the whole point: nothing acts before `admit`, and what is admitted is a plan made from a
+read of this moment. A plan that was saved earlier must come out the same again, or it is refused with
+the reasons and without any effect (law 9).
+"""
+
+import asyncio
+import contextlib
+import getpass
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.admit import Ground, Now, Refusal, admit
+from gamma_orch.core.change import Action
+from gamma_orch.core.event import Event, Type
+from gamma_orch.core.plan import Plan
+from gamma_orch.core.resource import Resource
+from gamma_orch.engine.execute import Execution
+from gamma_orch.engine.journal import Journal
+from gamma_orch.engine.progress import Silent, Status, StepResult, Watcher
+from gamma_orch.engine.secrets import Secrets
+from gamma_orch.engine.survey import Survey, survey
+from gamma_orch.engine.world import World
+from gamma_orch.store import lease as leases
+from gamma_orch.store.database import Database
+from gamma_orch.store.errors import LeaseLost, StoreError
+from gamma_orch.store.lease import Lease
+from gamma_orch.store.ledger import Log, present
+
+RENEW_SECONDS = leases.SECONDS / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything that the engine works on and with, for one environment."""
+
+    environment: str
+    desired: Mapping[Address, Resource]
+    commit: str
+    database: Database
+    world: World
+    secrets: Secrets
+    now: Callable[[], datetime] = leases.utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    plan: Plan
+    results: Sequence[StepResult] = ()
+    refusals: Sequence[Refusal] = ()
+    settled: Sequence[Event] = field(default=())  # what became of steps left open by an earlier run
+    stopped: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return any(result.status is Status.FAILED for result in self.results)
+
+
+async def look(site: Site) -> Survey:
+    """Observe and plan, without the lease and without writing anything."""
+    ledger, seq = present(site.database, site.environment)
+    return await survey(site.environment, site.desired, site.commit, ledger, seq, site.world)
+
+
+async def apply(
+    site: Site,
+    saved: Plan | None = None,
+    consents: Sequence[Address] = (),
+    watcher: Watcher | None = None,
+    stop: asyncio.Event | None = None,
+    purpose: str = "apply",
+) -> Outcome:
+    """Converge. `saved`: carry out exactly this plan, or refuse. `stop`: set it to let the running
+    steps finish and start no more.
+
+    Raises LeaseHeld if somebody else is at work, StoreError if the ledger fails.
+    """
+    watcher = watcher or Silent()
+    async with _held(site, purpose) as (log, lost):
+        async with Journal(log, site.now) as journal:
+            if consents:
+                await journal.append(*[_consent(address) for address in consents])
+            found = await survey(site.environment, site.desired, site.commit, log.ledger, log.seq, site.world)
+            if saved is not None and (refusals := _stale(saved, found)):
+                return Outcome(found.plan, refusals=refusals)
+            if found.settled:
+                await journal.append(*found.settled)
+            watcher.planned(found.plan)
+            if not found.plan.steps:
+                return Outcome(found.plan, settled=found.settled)
+            await journal.append(_planned(found.plan, purpose))
+            stop = stop or asyncio.Event()
+            execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
+            watch = asyncio.create_task(_stop_when_lost(lost, stop))
+            try:
+                results = await execution.run()
+            finally:
+                watch.cancel()
+            if all(result.status is Status.DONE for result in results):
+                await journal.append(Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit}))
+            return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
+
+
+def _stale(saved: Plan, found: Survey) -> list[Refusal]:
+    """Why a saved plan may not be carried out any more; empty when it came out the same again."""
+    if saved.id == found.plan.id:
+        return []
+    now = Now(found.plan.parent, found.plan.commit, found.plan.desired, found.observations)
+    return admit(saved, now) or [
+        Refusal(Ground.WORLD_MOVED, "planning again gives another plan: the world changed since this one was made")
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _held(site: Site, purpose: str) -> AsyncIterator[tuple[Log, asyncio.Event]]:
+    """The environment's log under a lease that is renewed until the end; and whether it was lost."""
+    lease = leases.acquire(site.database, site.environment, purpose, site.now)
+    lost = asyncio.Event()
+    renewal = asyncio.create_task(_renew(site, lease, lost))
+    try:
+        yield Log(site.database, lease, author()), lost
+    finally:
+        renewal.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewal
+        leases.release(site.database, lease)
+
+
+async def _renew(site: Site, lease: Lease, lost: asyncio.Event) -> None:
+    """Renew in time. A renewal that fails for another reason than a newer token is tried again:
+    the token protects the log in any case."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            await asyncio.to_thread(partial(leases.renew, site.database, lease, site.now))
+        except LeaseLost:
+            lost.set()
+            return
+        except StoreError:
+            continue
+
+
+async def _stop_when_lost(lost: asyncio.Event, stop: asyncio.Event) -> None:
+    await lost.wait()
+    stop.set()
+
+
+def author() -> str:
+    """Who to write into the log: GAMMA_ACTOR (a CI sets it), else the user of the machine."""
+    return os.environ.get("GAMMA_ACTOR") or getpass.getuser()
+
+
+def _consent(address: Address) -> Event:
+    return Event(Type.APPROVED, address, data={"consent": author()})
+
+
+def _planned(plan: Plan, purpose: str) -> Event:
+    """What the history shows of a plan: every change but the kept ones, without their fields."""
+    changes = [
+        {"address": str(c.address), "action": c.action.value, "reason": c.reason.value}
+        for c in plan.changes
+        if c.action is not Action.KEEP
+    ]
+    data = {"purpose": purpose, "commit": plan.commit, "summary": plan.summary(), "changes": changes}
+    return Event(Type.PLANNED, plan=plan.id, data=data)

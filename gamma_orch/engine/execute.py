@@ -1,0 +1,262 @@
+"""Carries a plan out: starts what is ready, never more than its target bears, and records each end.
+
+One step is: read again; is the world still what was planned on; Begun; the effect, with retries;
+read back; Done. Each of those is a place where the process may be killed, and for each
+`core.settle` knows what to make of it. A failed step stops what depends on it and nothing else.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.admit import admit_step
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.compare import left_alone
+from gamma_orch.core.diagnostic import written
+from gamma_orch.core.event import Event, Type
+from gamma_orch.core.kind import Fields
+from gamma_orch.core.leaves import Ref, encode, replace_leaves
+from gamma_orch.core.observation import Absent, Observation, Seen, Unreadable
+from gamma_orch.core.plan import Plan, Step
+from gamma_orch.core.provider import Asked, GammaError, Opcode, Permanent, Task, Temporary
+from gamma_orch.core.ready import Frontier, Phase
+from gamma_orch.core.settle import differences
+from gamma_orch.engine.journal import Journal
+from gamma_orch.engine.progress import Status, StepResult, Watcher
+from gamma_orch.engine.secrets import Secrets
+from gamma_orch.engine.survey import Survey
+from gamma_orch.engine.world import World
+from gamma_orch.store.errors import StoreError
+
+ATTEMPTS = 6  # of one effect; with the waits below, at most about a minute
+FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0  # seconds
+ALTOGETHER = 16  # steps at once over all targets
+_LEDGER_ONLY = frozenset({Opcode.RECORD, Opcode.FORGET})
+
+
+class Refused(GammaError):
+    """The step may not act: the world is not what it was planned on."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """One run of one plan. `run` is called once."""
+
+    survey: Survey
+    world: World
+    journal: Journal
+    secrets: Secrets
+    watcher: Watcher
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _fields: dict[Address, Fields] = field(default_factory=dict)  # final, leaves still leaves
+    _limits: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    _all: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ALTOGETHER))
+
+    @property
+    def plan(self) -> Plan:
+        return self.survey.plan
+
+    async def run(self) -> list[StepResult]:
+        """Every step's result, in the order of the plan. Raises StoreError when nothing can be
+        recorded any more; the steps that were running are then settled by the next run."""
+        frontier = Frontier(self.plan)
+        results: dict[int, StepResult] = {}
+        running: set[asyncio.Task[tuple[StepResult, list[Event]]]] = set()
+        try:
+            while True:
+                if not self.stop.is_set():
+                    for step in frontier.take():
+                        running.add(asyncio.create_task(self._step(step)))
+                if not running:
+                    break
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    result, events = task.result()
+                    results[result.step.index] = result
+                    for event in events:
+                        frontier.feed(event)
+        finally:
+            if running:
+                await asyncio.gather(*running, return_exceptions=True)
+        return [results.get(step.index) or self._not_run(step, frontier) for step in self.plan.steps]
+
+    def _not_run(self, step: Step, frontier: Frontier) -> StepResult:
+        skipped = frontier.phase[step.index] is Phase.SKIPPED
+        result = StepResult(step, Status.SKIPPED if skipped else Status.STOPPED)
+        self.watcher.finished(result)
+        return result
+
+    async def _step(self, step: Step) -> tuple[StepResult, list[Event]]:
+        async with self._limit(step), self._all:
+            if self.stop.is_set():
+                return StepResult(step, Status.STOPPED), []
+            started = time.monotonic()
+            self.watcher.started(step)
+            try:
+                events = await self._carry_out(step, started)
+                result = StepResult(step, Status.DONE, time.monotonic() - started)
+            except StoreError:
+                raise
+            except GammaError as error:
+                result = StepResult(step, Status.FAILED, time.monotonic() - started, str(error))
+                events = await self.journal.append(self._event(Type.FAILED, step, {"error": str(error)}))
+            except Exception as error:  # a defect in a provider stops its branch, not the run
+                text = f"The provider of {step.address.kind} failed: {type(error).__name__}."
+                result = StepResult(step, Status.FAILED, time.monotonic() - started, text)
+                events = await self.journal.append(self._event(Type.FAILED, step, {"error": text}))
+            self.watcher.finished(result)
+            return result, events
+
+    async def _carry_out(self, step: Step, started: float) -> list[Event]:
+        live = await self._look(step)
+        if refusals := admit_step(step, live):
+            raise Refused("; ".join(refusal.message for refusal in refusals))
+        fields = self._final(step, live)
+        begun: list[Event] = []
+        if step.opcode not in _LEDGER_ONLY and not self._already(step, fields, live):
+            task = self._task(step, fields, live)
+            begun = await self.journal.append(self._event(Type.BEGUN, step, self._begin(step, fields, live)))
+            await self._effect(step, task)
+            live = await self._read_back(step, fields)
+        seconds = time.monotonic() - started
+        done = await self.journal.append(
+            self._event(Type.DONE, step, {**self._end(step, fields, live), "seconds": round(seconds, 3)})
+        )
+        return begun + done
+
+    async def _effect(self, step: Step, task: Task) -> None:
+        """The effect, retried with full-jitter backoff while it fails temporarily."""
+        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+        from tenacity import wait_random_exponential
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            wait = state.next_action.sleep if state.next_action else 0.0
+            self.watcher.retrying(step, str(error), wait)
+
+        provider = self.world.provider(step.address.kind)
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Temporary),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            before_sleep=tell,
+            reraise=True,
+        ):
+            with attempt:
+                if step.opcode is Opcode.DELETE:
+                    await provider.delete(task)
+                else:
+                    await provider.apply(task)
+
+    async def _look(self, step: Step) -> Observation:
+        found = await self.world.observe([self._asked(step, step.planned)])
+        return found[step.address]
+
+    async def _read_back(self, step: Step, fields: Fields) -> Observation:
+        """The world after the effect; raises Permanent where it is not what was planned."""
+        found = await self.world.observe([self._asked(step, fields or None)])
+        live = found[step.address]
+        match live:
+            case Unreadable(error):
+                raise Permanent(f"It was applied, and then could not be read back: {error}")
+            case Absent() if step.opcode is not Opcode.DELETE:
+                raise Permanent("It was applied without an error, and is not there.")
+            case Seen() if step.opcode is Opcode.DELETE:
+                raise Permanent("It was deleted without an error, and is still there.")
+            case Seen(live_fields, _, healthy, why):
+                wrong = differences(encode(fields), live_fields, self._was(step))
+                if wrong:
+                    raise Permanent("It was applied, and reads back different: " + ", ".join(map(written, wrong)))
+                if not healthy:
+                    raise Permanent(f"It was applied, and does not work: {why}")
+        return live
+
+    def _asked(self, step: Step, wanted: Fields | None) -> Asked:
+        record = self.journal.ledger.record(step.moved_from or step.address)
+        return Asked(step.address, wanted, record.fields if record else None)
+
+    def _was(self, step: Step) -> Fields:
+        record = self.journal.ledger.record(step.moved_from or step.address)
+        return record.fields if record else {}
+
+    def _final(self, step: Step, live: Observation) -> Fields:
+        """The fields with every reference resolved by what the ledger holds now."""
+        if step.planned is None:
+            return {}
+        resource = self.survey.desired[step.address]
+        spec = resource.spec
+        if resource.has_leaves:
+            spec = replace_leaves(spec, self._value)
+        traits = self.survey.traits[step.address.kind]
+        fields = traits.normalise(step.address, spec, self._of)
+        if resource.lifecycle.ignore and isinstance(live, Seen) and self._was(step):
+            fields = left_alone(fields, live.fields, resource.lifecycle)
+        self._fields[step.address] = fields
+        return fields
+
+    def _of(self, address: Address) -> Fields:
+        return self._fields.get(address) or self.survey.wanted[address]
+
+    def _value(self, leaf: Json) -> Json:
+        if not isinstance(leaf, Ref):
+            return leaf
+        record = self.journal.ledger.record(leaf.address)
+        if record is None or leaf.output not in record.outputs:
+            raise Permanent(f"{leaf.address} has no output {leaf.output!r}, now that it is applied.")
+        return record.outputs[leaf.output]
+
+    def _already(self, step: Step, fields: Fields, live: Observation) -> bool:
+        """Whether a step that waited for a value turns out to have nothing to do."""
+        return (
+            step.opcode is Opcode.UPDATE
+            and encode(step.planned) != encode(fields)
+            and isinstance(live, Seen)
+            and live.healthy
+            and encode(fields) == self._was(step)
+            and not differences(encode(fields), live.fields, self._was(step))
+        )
+
+    def _task(self, step: Step, fields: Fields, live: Observation) -> Task:
+        return Task(
+            key=step.key,
+            opcode=step.opcode,
+            address=step.address,
+            fields=fields,
+            recorded=self._was(step) or None,
+            live=live.fields if isinstance(live, Seen) else None,
+            reveal=self.secrets.reveal,
+        )
+
+    def _begin(self, step: Step, fields: Fields, live: Observation) -> Json:
+        return {
+            "opcode": step.opcode.value,
+            "planned": encode(fields) if step.planned is not None else None,
+            "before": dict(live.fields) if isinstance(live, Seen) else None,
+            "record": {**step.record, "fields": encode(fields)} if step.record is not None else None,
+            "movedFrom": str(step.moved_from) if step.moved_from else None,
+        }
+
+    def _end(self, step: Step, fields: Fields, live: Observation) -> Json:
+        record = None
+        if step.record is not None:
+            outputs = dict(live.outputs) if isinstance(live, Seen) else {}
+            record = {**step.record, "fields": encode(fields), "outputs": outputs}
+        return {
+            "opcode": step.opcode.value,
+            "record": record,
+            "movedFrom": str(step.moved_from) if step.moved_from else None,
+        }
+
+    def _event(self, kind: Type, step: Step, data: Mapping[str, Json]) -> Event:
+        return Event(kind, step.address, self.plan.id, step.key, dict(data))
+
+    def _limit(self, step: Step) -> asyncio.Semaphore:
+        traits = self.survey.traits.get(step.address.kind)
+        fields = step.planned if step.planned is not None else step.before
+        target = traits.target(fields) if traits and fields else ""
+        if target not in self._limits:
+            bound = self.world.targets.limit(target) if target else ALTOGETHER
+            self._limits[target] = asyncio.Semaphore(bound)
+        return self._limits[target]

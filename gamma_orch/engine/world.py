@@ -1,0 +1,76 @@
+"""The world as the engine sees it: one provider a kind, asked in bulk and all at once.
+
+`observe` never raises: what a provider cannot answer, in time or at all, is `Unreadable`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.kind import Traits
+from gamma_orch.core.observation import Observation, Unreadable
+from gamma_orch.core.provider import Asked, GammaError, Provider
+from gamma_orch.spec.kind import Kind
+
+if TYPE_CHECKING:
+    from gamma_orch.targets import Targets
+
+# A read of one kind takes milliseconds; a target that has not answered by then is down, and waiting
+# longer would hide all the others behind it.
+OBSERVE_SECONDS = 30.0
+
+
+class World:
+    def __init__(self, kinds: Callable[[str], Kind | None], targets: "Targets") -> None:
+        self._kinds = kinds
+        self.targets = targets
+        self._providers: dict[str, Provider] = {}
+
+    def provider(self, kind: str) -> Provider:
+        """Opened at first use. Raises LookupError where no plugin provides the kind."""
+        if kind not in self._providers:
+            found = self._kinds(kind)
+            if found is None:
+                raise LookupError(kind)
+            self._providers[kind] = found.provider(self.targets)
+        return self._providers[kind]
+
+    def traits(self, kinds: Iterable[str]) -> dict[str, Traits]:
+        found = {name: self._kinds(name) for name in kinds}
+        return {name: kind.traits for name, kind in found.items() if kind is not None}
+
+    async def observe(self, asked: Sequence[Asked]) -> dict[Address, Observation]:
+        """An answer for each address asked, and perhaps extras. All kinds at once."""
+        by_kind: dict[str, list[Asked]] = {}
+        for one in asked:
+            by_kind.setdefault(one.address.kind, []).append(one)
+        answers = await asyncio.gather(*(self._observe(kind, some) for kind, some in by_kind.items()))
+        found: dict[Address, Observation] = {}
+        for answer in answers:
+            found.update(answer)
+        return found
+
+    async def _observe(self, kind: str, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
+        try:
+            provider = self.provider(kind)
+        except LookupError:
+            return _unreadable(asked, f"no installed plugin provides the kind {kind}")
+        try:
+            async with asyncio.timeout(OBSERVE_SECONDS):
+                answer = await provider.observe(asked)
+        except TimeoutError:
+            return _unreadable(asked, f"no answer within {OBSERVE_SECONDS:.0f} s")
+        except GammaError as error:
+            return _unreadable(asked, str(error))
+        except Exception as error:  # a defect in a provider must not hide the other kinds
+            return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}: {error}")
+        missing = [one for one in asked if one.address not in answer]
+        return {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer} if missing else answer
+
+    async def aclose(self) -> None:
+        await self.targets.aclose()
+
+
+def _unreadable(asked: Sequence[Asked], error: str) -> dict[Address, Observation]:
+    return {one.address: Unreadable(error) for one in asked}
