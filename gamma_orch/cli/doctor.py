@@ -52,11 +52,10 @@ def _checks(project: Path, env: str) -> Iterator[tuple[str, bool, str]]:
         return
     yield "project", True, str(root)
     specs = read(root, env)
-    errors = len(specs.diagnostics)
-    text = f"{len(specs.desired.resources):,} resources in {env}" if specs.ok else f"{errors} problems; run: gamma validate"
-    yield "specs", specs.ok, text
-    if not specs.ok:
+    if specs.desired is None:
+        yield "specs", False, f"{len(specs.diagnostics)} problems; run: gamma validate"
         return
+    yield "specs", True, f"{len(specs.desired.resources):,} resources in {env}"
     try:
         with opened(root, env) as site:
             wrong = verify(site.database, env)

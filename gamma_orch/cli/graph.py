@@ -14,7 +14,7 @@ def graph(
     from gamma_orch.core.fingerprint import in_order
     from gamma_orch.engine.project import faultless, find_root
 
-    resources = faultless(find_root(project.resolve()), env).desired.resources
+    resources = faultless(find_root(project.resolve()), env)[1].resources
     arrows = [(address, need) for address in in_order(resources) for need in resources[address].needs]
     match output:
         case Style.JSON:

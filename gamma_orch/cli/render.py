@@ -28,7 +28,7 @@ def render(
     from gamma_orch.core.provider import GammaError
     from gamma_orch.engine.project import faultless, find_root
 
-    resources = faultless(find_root(project.resolve()), env).desired.resources
+    resources = dict(faultless(find_root(project.resolve()), env)[1].resources)
     if resource is not None:
         wanted = address(resource)
         if wanted not in resources:

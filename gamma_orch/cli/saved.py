@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.provider import GammaError, Opcode
 from gamma_orch.core.render import sealed
@@ -30,18 +31,17 @@ def read_plan(file: Path) -> Plan:
         raise GammaError(f"{file} is no plan saved by `gamma plan --out`.") from None
 
 
-def _step(body: dict[str, object]) -> Step:
-    fields = {**body, "before": None}
-    moved = fields.pop("movedFrom")
+def _step(body: Json) -> Step:
+    moved = body["movedFrom"]
     return Step(
-        index=int(str(fields["index"])),
-        key=str(fields["key"]),
-        opcode=Opcode(fields["opcode"]),
-        address=Address.parse(str(fields["address"])),
-        needs=tuple(fields["needs"]),  # type: ignore[arg-type]
-        expects=str(fields["expects"]),
-        planned=fields["planned"],
+        index=body["index"],
+        key=body["key"],
+        opcode=Opcode(body["opcode"]),
+        address=Address.parse(body["address"]),
+        needs=tuple(body["needs"]),
+        expects=body["expects"],
+        planned=body["planned"],
         before=None,
-        record=fields["record"],
-        moved_from=Address.parse(str(moved)) if moved else None,
+        record=body["record"],
+        moved_from=Address.parse(moved) if moved else None,
     )

@@ -26,8 +26,8 @@ def validate(
     found = [read(root, name) for name in ([env] if env else environments(root))]
     # The same mistake in specs/ shows in every environment; it is said once.
     diagnostics = list(dict.fromkeys(d for one in found for d in one.diagnostics))
-    ok = all(one.ok for one in found)
-    resources = {address for one in found for address in one.desired.resources}
+    ok = all(one.desired is not None for one in found)
+    resources = {address for one in found if one.desired for address in one.desired.resources}
     match output:
         case Style.JSON:
             show_json(

@@ -1,21 +1,28 @@
 """A project on disk, opened for one environment: files -> resources, and the doors to work on them.
 
-`read` never raises for what is wrong in the specs: it returns the diagnostics. `open_site` opens the
-ledger and the targets for a project without errors.
+`read` never raises for what is wrong in the specs: it returns the diagnostics. `opened` gives the
+ledger and the targets of a project without errors to work on.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import Diagnostic, Severity, did_you_mean
+from gamma_orch import __version__
+from gamma_orch.core.diagnostic import Diagnostic, Severity
 from gamma_orch.core.provider import GammaError
+from gamma_orch.engine.commit import commit_of
 from gamma_orch.engine.converge import Site
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.engine.world import World
+from gamma_orch.spec import cache, files
+from gamma_orch.spec.load import load
 from gamma_orch.spec.registry import Registry, registry
-from gamma_orch.spec.resolve import Desired
+from gamma_orch.spec.resolve import Desired, resolve
+from gamma_orch.store.database import Database
+from gamma_orch.targets import Targets
 
 STATE = ".gamma"  # beside the specs: ledger, caches, embedded servers; never in git
 
@@ -34,21 +41,70 @@ class SpecsBroken(GammaError):
 
 @dataclass(frozen=True, slots=True)
 class Project:
+    """`desired` is None exactly when a diagnostic is an error."""
+
     root: Path
     environment: str
-    desired: Desired
+    desired: Desired | None
     diagnostics: tuple[Diagnostic, ...]
-    commit: str
     kinds: Registry
     secrets: Secrets
 
-    @property
-    def state(self) -> Path:
-        return self.root / STATE
 
-    @property
-    def ok(self) -> bool:
-        return not any(d.severity is Severity.ERROR for d in self.diagnostics)
+def read(root: Path, environment: str) -> Project:
+    """Everything that the files say about one environment, with every problem. Raises nothing."""
+    kinds = registry()
+    secrets = Secrets(root / STATE, environment, root)
+    tree = files.read(root, environment)
+    known = cache.read(root / STATE / "cache", __version__)
+    loaded = load(tree.texts, known)
+    cache.write(root / STATE / "cache", __version__, known, loaded.parsed)
+    resolution = resolve(loaded.documents, environment, kinds, secrets.digest, tree.environments)
+    diagnostics = (*tree.diagnostics, *loaded.diagnostics, *resolution.diagnostics)
+    broken = any(d.severity is Severity.ERROR for d in diagnostics)
+    return Project(root, environment, None if broken else resolution.desired, diagnostics, kinds, secrets)
+
+
+def environments(root: Path) -> tuple[str, ...]:
+    """The names of the project's environments, sorted."""
+    return files.environments(root)
+
+
+def faultless(root: Path, environment: str) -> tuple[Project, Desired]:
+    """A project without errors. Raises SpecsBroken with all of them."""
+    project = read(root, environment)
+    if project.desired is None:
+        raise SpecsBroken(project.diagnostics)
+    return project, project.desired
+
+
+@contextmanager
+def opened(start: Path, environment: str) -> Iterator[Site]:
+    """The engine's doors for one environment, closed at the end.
+
+    Raises NoProject, SpecsBroken, and what the ledger raises when it is used.
+    """
+    root = find_root(start.resolve())
+    project, desired = faultless(root, environment)
+    declared = desired.environment.model_dump(by_alias=True, warnings=False)
+    targets = Targets(environment, root / STATE, declared["targets"], project.secrets.reveal)
+    database = Database(ledger_url(root))
+    try:
+        yield Site(
+            environment=environment,
+            desired=desired.resources,
+            commit=commit_of(root),
+            database=database,
+            world=World(project.kinds.get, targets),
+            secrets=project.secrets,
+        )
+    finally:
+        database.close()
+
+
+def ledger_url(root: Path) -> str:
+    """GAMMA_LEDGER, for a ledger that machines share, else a SQLite file under `.gamma`."""
+    return os.environ.get("GAMMA_LEDGER") or f"sqlite:///{root / STATE / 'ledger.db'}"
 
 
 def find_root(start: Path) -> Path:

@@ -11,13 +11,12 @@ import hmac
 import os
 import secrets as random
 import string
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.leaves import Ref, Secret, Template, Unknown, replace_leaves
 from gamma_orch.core.provider import GammaError, Permanent
+from gamma_orch.spec.environment import SecretSource
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -27,22 +26,23 @@ class SecretMissing(GammaError):
 
 
 class Secrets:
-    """`sources` maps a name to `{"env": VAR}`, `{"file": path}` or `{"generate": {"length": n}}`; a
-    name that is not there comes from the environment variable GAMMA_SECRET_<NAME>."""
+    """The secrets of one environment. It learns where each comes from when its digest is asked for,
+    which the language does for every secret that the specs use."""
 
-    def __init__(self, state: Path, environment: str, root: Path, sources: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, state: Path, environment: str, root: Path) -> None:
         self._state = state
         self._folder = state / environment / "secrets"
         self._root = root
-        self._sources = sources
+        self._sources: dict[str, SecretSource] = {}
         self._digests: dict[str, str] = {}
 
-    def digest(self, name: str) -> str:
+    def digest(self, name: str, source: SecretSource) -> str:
         """`<key id>:<hmac-sha256>`. Digests under different keys count as different secrets.
 
         Raises SecretMissing.
         """
         if name not in self._digests:
+            self._sources[name] = source
             key = _key(self._state)
             keyed = hmac.new(key, f"{name}\0{self._read(name)}".encode(), hashlib.sha256).hexdigest()
             self._digests[name] = f"{hashlib.sha256(key).hexdigest()[:8]}:{keyed}"
@@ -59,38 +59,31 @@ class Secrets:
         raise Permanent(f"{leaf.encoded()} has no value yet; this is a defect of the plan's order.")
 
     def _read(self, name: str) -> str:
-        source = self._sources.get(name) or {"env": variable_of(name)}
-        if source.get("env"):
-            value = os.environ.get(source["env"])
+        source = self._sources[name]
+        if source.env is not None:
+            value = os.environ.get(source.env)
             if value is None:
-                raise SecretMissing(
-                    f"The secret {name!r} comes from the environment variable {source['env']}, which is not set."
-                )
+                raise SecretMissing(f"the environment variable {source.env} is not set.")
             return value
-        if source.get("file"):
-            return _file(name, self._root / source["file"])
-        return self._generated(name, int(source["generate"].get("length", 32)))
+        if source.file is not None:
+            return _file(self._root / source.file)
+        return self._generated(name, source.generate.length if source.generate else 32)
 
     def _generated(self, name: str, length: int) -> str:
         path = self._folder / name
         if not path.exists():
             make_private(path, "".join(random.choice(ALPHABET) for _ in range(length)))
-        return _file(name, path)
+        return _file(path)
 
 
-def variable_of(name: str) -> str:
-    """The environment variable of a secret that is declared nowhere."""
-    return "GAMMA_SECRET_" + name.upper().replace("-", "_").replace(".", "_")
-
-
-def _file(name: str, path: Path) -> str:
+def _file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except FileNotFoundError:
-        raise SecretMissing(f"The secret {name!r} comes from the file {path}, which does not exist.") from None
+        raise SecretMissing(f"the file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SecretMissing(f"The secret {name!r} comes from the file {path}, which cannot be read: {reason}.") from None
+        raise SecretMissing(f"the file {path} cannot be read: {reason}.") from None
 
 
 def make_private(path: Path, text: str) -> None:

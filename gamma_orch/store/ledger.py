@@ -30,6 +30,8 @@ _LAST = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND t
 ORDER BY seq DESC LIMIT :limit"""
 _OF = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND address = :address
 ORDER BY seq DESC LIMIT :limit"""
+_RELEASED = """SELECT data FROM events WHERE environment = :environment AND type = 'released'
+ORDER BY seq DESC LIMIT 1"""
 _MOVE = """UPDATE environments SET seq = :seq, state = :state
 WHERE environment = :environment AND seq = :expected AND token = :token"""
 _ADD = f"""INSERT INTO events (environment, {_COLUMNS})
@@ -64,6 +66,12 @@ def latest(database: Database, environment: str, limit: int, address: Address | 
     else:
         rows = database.read(_LAST, environment=environment, limit=limit)
     return [_event(row) for row in rows]
+
+
+def released(database: Database, environment: str) -> str:
+    """The commit of the last plan that was carried out whole; "" before the first."""
+    rows = database.read(_RELEASED, environment=environment)
+    return str(json.loads(rows[0][0]).get("commit", "")) if rows else ""
 
 
 def past(database: Database, environment: str, moment: datetime) -> Ledger:

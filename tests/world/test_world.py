@@ -30,6 +30,7 @@ from gamma_orch.engine.converge import Outcome, Site
 from gamma_orch.engine.progress import Status
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.engine.world import World
+from gamma_orch.spec.environment import SecretSource
 from gamma_orch.store import lease as leases
 from gamma_orch.store.database import Database
 from gamma_orch.store.errors import LeaseLost, StoreError
@@ -85,13 +86,13 @@ class Laws(RuleBasedStateMachine):
 
     @rule(name=names)
     def use_secret(self, name: str) -> None:
-        self._put(name, {"value": "1", "secret": Secret("pw", self.secrets.digest("pw"))}, [])
+        self._put(name, {"value": "1", "secret": Secret("pw", self._digest())}, [])
 
     @rule()
     def rotate_secret(self) -> None:
         self.secret_version += 1
         self._rotate()
-        digest = self.secrets.digest("pw")
+        digest = self._digest()
         for address, resource in self.desired.items():
             if "secret" in resource.spec:
                 spec = {**resource.spec, "secret": Secret("pw", digest)}
@@ -274,7 +275,11 @@ class Laws(RuleBasedStateMachine):
 
     def _rotate(self) -> None:
         os.environ["GAMMA_TEST_PW"] = f"{CANARY}-{self.secret_version}"
-        self.secrets = Secrets(self.folder, "dev", self.folder, {"pw": {"env": "GAMMA_TEST_PW"}})
+        self.secrets = Secrets(self.folder, "dev", self.folder)
+        self._digest()
+
+    def _digest(self) -> str:
+        return self.secrets.digest("pw", SecretSource(env="GAMMA_TEST_PW"))
 
     def _site(self) -> Site:
         self.memory.needs = {a.name: [n.name for n in r.needs] for a, r in self.desired.items()}

@@ -1,0 +1,321 @@
+"""A value against its pydantic model -> the model's instance, or faults in our own words.
+
+`checked` is the one door to pydantic's validation in the language: the kinds' specs, the metadata
+and the environment all pass it. Every error type pydantic can raise is worded here; a union that
+fits in no way yields one fault, that of the alternative most likely meant. Pure.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.diagnostic import Path, did_you_mean, written
+from gamma_orch.core.leaves import Ref, Secret, Template, Unknown
+from gamma_orch.spec.codes import Code
+from gamma_orch.spec.fields import allowed_at, field_at
+from gamma_orch.spec.positions import Part
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Fault(NamedTuple):
+    """What is wrong at a path; the caller knows the document, and makes a Diagnostic of it."""
+
+    code: Code
+    message: str
+    path: Path
+    hint: str = ""
+    part: Part = Part.VALUE
+    ordinal: int = -1  # which `${` of a text is meant, from 0
+
+
+class Mistake(NamedTuple):
+    """One pydantic error, its location sorted into the value's own path and a union's branches."""
+
+    steps: tuple[tuple[bool, str | int], ...]  # (is it a branch?, part)
+    type: str
+    context: dict[str, Any]
+    input: Any
+    message: str
+
+    @property
+    def path(self) -> Path:
+        return tuple(part for branch, part in self.steps if not branch)
+
+
+def checked(model: type[M], data: Json, at: Path) -> tuple[M | None, list[Fault]]:
+    """Validate `data`, which stands at the path `at` of its document."""
+    try:
+        return cast(M, model.__pydantic_validator__.validate_python(data, by_alias=True, by_name=False)), []
+    except ValidationError as error:
+        raw = error.errors(include_url=False)
+    mistakes = [
+        Mistake(_steps(e["loc"], data, e["type"]), e["type"], e.get("ctx", {}), e["input"], e["msg"]) for e in raw
+    ]
+    faults = dict.fromkeys(_fault(model, data, at, group) for group in _settled(mistakes))
+    return None, _without_echoes(list(faults))
+
+
+def _without_echoes(faults: list[Fault]) -> list[Fault]:
+    """A misspelt field is missing and unknown: say the second only, where its hint names the first."""
+    misspelt = {
+        (*fault.path[:-1], match.group(1))
+        for fault in faults
+        if fault.code is Code.UNKNOWN_FIELD and (match := re.fullmatch(r"did you mean '(.*)'\?", fault.hint))
+    }
+    return [fault for fault in faults if fault.code is not Code.MISSING or fault.path not in misspelt]
+
+
+def found(value: Json) -> str:
+    """A value as it is named in a message: what sort it is, and what it says if that is short."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return f"the truth value {str(value).lower()}"
+        case int():
+            return f"the whole number {value}"
+        case float():
+            return f"the number {value}"
+        case str():
+            return f"the text {_quoted(value)}"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a map" if value else "an empty map"
+        case Ref(address, output):
+            return f"an output of another resource (${{{address}.{output}}})"
+        case Secret(name, _):
+            return f"a secret (${{secret.{name}}})"
+        case Template() | Unknown():
+            return "a text that is not known yet"
+    return f"a value of type {type(value).__name__}"
+
+
+def _quoted(text: str) -> str:
+    shown = text if len(text) <= 40 else text[:37] + "…"
+    return '"' + "".join(c if c.isprintable() else "�" for c in shown) + '"'
+
+
+def _steps(location: Sequence[str | int], data: Json, kind: str) -> tuple[tuple[bool, str | int], ...]:
+    """Tell the parts of a location that are keys of the data from those that name a union's branch."""
+    steps: list[tuple[bool, str | int]] = []
+    here = data
+    for count, part in enumerate(location):
+        last = count == len(location) - 1
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif last and kind == "missing" and isinstance(here, dict):
+            pass
+        else:
+            steps.append((True, part))
+            continue
+        steps.append((False, part))
+    return tuple(steps)
+
+
+# --- unions ---------------------------------------------------------------------------------------
+
+_WRONG_SORT = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "decimal_type": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "iterable_type": "a list",
+    "dict_type": "a map",
+    "mapping_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "dataclass_type": "a map",
+    "none_required": "nothing (null)",
+    "is_instance_of": "another sort of value",
+    "date_type": "a date",
+    "datetime_type": "a date and time",
+    "time_delta_type": "a duration",
+}
+
+
+def _settled(mistakes: list[Mistake]) -> list[list[Mistake]]:
+    """Group mistakes so that each group is one thing to say. Only a union's group has several."""
+    plain: list[list[Mistake]] = []
+    unions: dict[tuple[tuple[bool, str | int], ...], dict[str | int, list[Mistake]]] = {}
+    for mistake in mistakes:
+        cut = next((i for i, (branch, _) in enumerate(mistake.steps) if branch), None)
+        if cut is None or mistake.steps[cut][1] == "[key]":
+            plain.append([mistake])
+            continue
+        rest = mistake._replace(steps=mistake.steps[:cut] + mistake.steps[cut + 1 :])
+        unions.setdefault(mistake.steps[:cut], {}).setdefault(mistake.steps[cut][1], []).append(rest)
+    for before, branches in unions.items():
+        depth = len(before)
+        settled = {name: _settled(group) for name, group in branches.items()}
+        entered = [
+            groups
+            for groups in settled.values()
+            if not any(len(m.path) == depth and m.type in _WRONG_SORT for group in groups for m in group)
+            and not all(len(m.path) == depth and m.type in ("literal_error", "enum") for g in groups for m in g)
+        ]
+        if entered:  # the value is of that alternative's sort, and wrong further inside
+            plain += min(entered, key=len)
+        else:
+            plain.append([m for groups in settled.values() for group in groups for m in group])
+    return plain
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+_ALLOWED = re.compile(r"'((?:[^'\\]|\\.)*)'|(?<![\w.])(-?\d+(?:\.\d+)?|True|False|None)(?![\w.])")
+
+
+def _allowed(mistake: Mistake) -> list[str]:
+    """The values a literal or an enum admits, from pydantic's sentence about it."""
+    return [text or word for text, word in _ALLOWED.findall(str(mistake.context.get("expected", "")))]
+
+
+def _fault(model: type[BaseModel], data: Json, at: Path, group: list[Mistake]) -> Fault:
+    mistake = group[0]
+    path = at + mistake.path
+    if len(group) > 1:
+        return _no_alternative(group, path)
+    match mistake.type:
+        case "missing":
+            name = str(path[-1])
+            hint = field_at(model, mistake.path)
+            where = written(path[:-1])
+            return Fault(Code.MISSING, f"The field {name} is missing from {where}.", path, hint, Part.KEY)
+        case "extra_forbidden":
+            names = allowed_at(model, mistake.path[:-1])
+            message = f"{written(path[:-1]) or 'The document'} has no field {path[-1]!r}."
+            present = _present(data, mistake.path[:-1])
+            hint = did_you_mean(str(path[-1]), [n for n in names if n not in present]) or did_you_mean(
+                str(path[-1]), names
+            )
+            return Fault(Code.UNKNOWN_FIELD, message, path, hint, Part.KEY)
+        case "literal_error" | "enum":
+            return _choice(mistake, path)
+        case kind if kind in _WRONG_SORT:
+            return _wrong_sort([_WRONG_SORT[kind]], mistake, path)
+    return _bounds(mistake, path)
+
+
+def _no_alternative(group: list[Mistake], path: Path) -> Fault:
+    choices = [value for m in group if m.type in ("literal_error", "enum") for value in _allowed(m)]
+    sorts = list(dict.fromkeys(_WRONG_SORT[m.type] for m in group if m.type in _WRONG_SORT))
+    value = group[0].input
+    if choices and isinstance(value, str):
+        message = f"{written(path)} must be {_either([*choices, *sorts])}; it is {found(value)}."
+        return Fault(Code.CHOICE, message, path, did_you_mean(value, choices))
+    return _wrong_sort([*choices, *sorts], group[0], path)
+
+
+def _choice(mistake: Mistake, path: Path) -> Fault:
+    allowed = _allowed(mistake)
+    message = f"{written(path)} must be {_either(allowed)}; it is {found(mistake.input)}."
+    hint = did_you_mean(mistake.input, allowed) if isinstance(mistake.input, str) else ""
+    if not isinstance(mistake.input, str) and str(mistake.input) in allowed:
+        hint = f'put it in quotes: "{mistake.input}"'
+    return Fault(Code.CHOICE, message, path, "" if hint.startswith("one of") else hint)
+
+
+def _wrong_sort(wanted: list[str], mistake: Mistake, path: Path) -> Fault:
+    value = mistake.input
+    message = f"{written(path)} must be {_either(wanted)}; it is {found(value)}."
+    hint = ""
+    match value:
+        case bool() | int() | float() if "a text" in wanted:
+            spelled = str(value).lower() if isinstance(value, bool) else str(value)
+            hint = f'put it in quotes: "{spelled}"'
+        case str() if "true or false" in wanted and value.lower() in ("yes", "on", "no", "off", "true", "false"):
+            hint = "write true" if value.lower() in ("yes", "on", "true") else "write false"
+        case str() if ("a number" in wanted or "a whole number" in wanted) and _numeric(value):
+            hint = f"write {value.replace('_', '')} without quotes"
+        case None if "a map" in wanted or "a list" in wanted:
+            hint = "write its content below it, indented; or leave the key out"
+        case None:
+            hint = "write a value, or leave the key out"
+        case _ if wanted == ["a list"] and not isinstance(value, dict):
+            hint = "begin each item with '- '"
+    return Fault(Code.TYPE, message, path, hint)
+
+
+def _numeric(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d[\d_]*(\.\d+)?", text) is not None
+
+
+def _either(words: Sequence[str]) -> str:
+    if len(words) <= 1:
+        return "".join(words) or "another value"
+    return ", ".join(words[:-1]) + " or " + words[-1]
+
+
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+_LENGTHS = {
+    "string_too_short": ("at least", "min_length", "character"),
+    "string_too_long": ("at most", "max_length", "character"),
+    "too_short": ("at least", "min_length", "entry"),
+    "too_long": ("at most", "max_length", "entry"),
+}
+
+
+def _bounds(mistake: Mistake, path: Path) -> Fault:
+    where = written(path)
+    context = mistake.context
+    match mistake.type:
+        case kind if kind in _BOUNDS:
+            words, key = _BOUNDS[kind]
+            message = f"{where} must be {words} {context[key]}; it is {mistake.input}."
+            return Fault(Code.RANGE, message, path)
+        case kind if kind in _LENGTHS:
+            words, key, thing = _LENGTHS[kind]
+            limit = context[key]
+            unit = thing if limit == 1 else {"character": "characters", "entry": "entries"}[thing]
+            length = len(mistake.input) if hasattr(mistake.input, "__len__") else "another number"
+            return Fault(Code.RANGE, f"{where} must have {words} {limit} {unit}; it has {length}.", path)
+        case "string_pattern_mismatch":
+            message = f"{where} is {found(mistake.input)}, which is not of the form it must have."
+            return Fault(Code.FORM, message, path, f"the form is {context['pattern']}")
+        case "finite_number":
+            return Fault(Code.RANGE, f"{where} must be a finite number.", path)
+        case "value_error" | "assertion_error":
+            return Fault(Code.RULE, _sentence(str(context.get("error", mistake.message))), path)
+        case "union_tag_invalid":
+            key = str(context["discriminator"]).strip("'")
+            allowed = [text or word for text, word in _ALLOWED.findall(str(context["expected_tags"]))]
+            message = f"{where}.{key} must be {_either(allowed)}; it is {_quoted(str(context['tag']))}."
+            return Fault(Code.CHOICE, message, (*path, key), did_you_mean(str(context["tag"]), allowed))
+        case "union_tag_not_found":
+            key = str(context["discriminator"]).strip("'")
+            return Fault(Code.MISSING, f"The field {key} is missing from {where}.", (*path, key), "", Part.KEY)
+    return Fault(Code.FORM, f"{where}: {_sentence(mistake.message)}", path)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) or not text else text + "."
+
+
+def _present(data: Json, path: Path) -> frozenset[str]:
+    for part in path:
+        data = data[part]
+    return frozenset(data) if isinstance(data, dict) else frozenset()

@@ -1,0 +1,224 @@
+"""What every document has around its spec: apiVersion, kind, metadata.
+
+`spec.resolve` asks `opened` first, for the address alone, so that patches can find what they
+patch; metadata as a whole is checked only after patches, by the model `Metadata`.
+"""
+
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field
+
+from gamma_orch.core.address import NAME, Address
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.diagnostic import Path, did_you_mean, nearest, written
+from gamma_orch.core.leaves import leaves
+from gamma_orch.core.resource import NO_LIFECYCLE, Lifecycle, Replace
+from gamma_orch.spec.codes import Code
+from gamma_orch.spec.complaints import Fault, checked, found
+from gamma_orch.spec.expressions import BROKEN, leaf_paths
+from gamma_orch.spec.fields import by_alias
+from gamma_orch.spec.model import Item, Spec
+from gamma_orch.spec.paths import inside_spec, parse_path
+from gamma_orch.spec.positions import Document, Part
+
+API_VERSION = "gamma/v1"
+ENVIRONMENT = "Environment"
+_KEYS = frozenset({"apiVersion", "kind", "metadata", "spec"})
+
+
+class LifecycleSpec(Spec):
+    """How the resource may be changed and removed."""
+
+    protect: bool = False
+    """Never delete it without a consent that names it, even after its YAML is gone."""
+    retain: bool = False
+    """When its YAML goes, forget the object and leave it as it is."""
+    ignore: list[Item[str]] = Field(default_factory=list)
+    """Paths inside the spec that are left as they are once the object exists, such as columns[0].default."""
+    replace: Literal["createFirst", "deleteFirst"] | None = None
+    """How an object that cannot be changed in place gives way: createFirst or deleteFirst."""
+
+
+class Moved(Spec):
+    """The address under which the ledger knows this resource until now."""
+
+    from_: str = Field(alias="from")
+    """The old address, Kind/name."""
+
+
+class Metadata(Spec):
+    """Who and what the resource is; nothing here changes what is built."""
+
+    name: str
+    """Its name: small letters, digits, '.', '_' and '-'; unique among its kind."""
+    owner: str = ""
+    """Who answers for it."""
+    labels: dict[str, Item[str]] = Field(default_factory=dict)
+    """Words to select by."""
+    description: str = ""
+    """What it is for, in Markdown."""
+    depends_on: list[Item[str]] = Field(default_factory=list, alias="dependsOn")
+    """Addresses (Kind/name) that must be in place first, beyond those that the spec names."""
+    lifecycle: LifecycleSpec = Field(default_factory=LifecycleSpec)
+    """How the resource may be changed and removed."""
+    moved: Moved | None = None
+    """Where it was declared before it was renamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What `metadata` says, ready for a Resource."""
+
+    depends_on: tuple[Address, ...] = ()
+    lifecycle: Lifecycle = NO_LIFECYCLE
+    owner: str = ""
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    moved_from: Address | None = None
+
+
+NOTHING_SAID = Envelope()
+
+
+def address_of(document: Document, kinds: Container[str]) -> Address | None:
+    """The address of a document without a fault in its envelope; None if `faults` must be asked."""
+    data = document.data
+    metadata = data.get("metadata")
+    kind = data.get("kind")
+    if data.get("apiVersion") == API_VERSION and type(kind) is str and kind in kinds and type(metadata) is dict:
+        name = metadata.get("name")
+        if type(name) is str and NAME.fullmatch(name) and data.keys() <= _KEYS:
+            return Address(kind, name)
+    return None
+
+
+def intended(document: Document) -> Address | None:
+    """The address that a faulty document probably means to have, so that others may refer to it."""
+    kind, metadata = document.data.get("kind"), document.data.get("metadata")
+    name = metadata.get("name") if type(metadata) is dict else None
+    return Address(kind, name) if type(kind) is str and type(name) is str else None
+
+
+def faults(document: Document, kinds: Iterable[str]) -> list[Fault]:
+    """What is wrong with a document's envelope, apart from the rest of its metadata."""
+    data = document.data
+    said = [
+        Fault(Code.UNKNOWN_FIELD, f"A document has no field {key!r}.", (key,), _meant(key), Part.KEY)
+        for key in data
+        if key not in _KEYS
+    ]
+    version = data.get("apiVersion")
+    if "apiVersion" not in data:
+        said.append(
+            Fault(Code.API_VERSION, "The document has no apiVersion.", ("apiVersion",), f"begin it with apiVersion: {API_VERSION}", Part.KEY)
+        )
+    elif version != API_VERSION:
+        said.append(
+            Fault(Code.API_VERSION, f"The apiVersion is {found(version)}; this Gamma knows {API_VERSION}.", ("apiVersion",), f"write {API_VERSION}")
+        )
+    kind = data.get("kind")
+    if "kind" not in data:
+        said.append(Fault(Code.KIND, "The document has no kind.", ("kind",), "for example kind: Index", Part.KEY))
+    elif type(kind) is not str:
+        said.append(Fault(Code.KIND, f"The kind must be a name; it is {found(kind)}.", ("kind",)))
+    elif kind not in (names := list(kinds)):
+        said.append(Fault(Code.KIND, f"There is no kind {kind!r}.", ("kind",), did_you_mean(kind, names)))
+    metadata = data.get("metadata")
+    if "metadata" not in data:
+        said.append(
+            Fault(Code.MISSING, "The document has no metadata.", ("metadata",), "write metadata: with a name: below it", Part.KEY)
+        )
+    elif type(metadata) is not dict:
+        said.append(Fault(Code.TYPE, f"metadata must be a map; it is {found(metadata)}.", ("metadata",), "write name: below it, indented"))
+    elif "name" not in metadata:
+        near = nearest("name", [key for key in metadata if key not in by_alias(Metadata)])
+        hint = f"did you mean name instead of {near!r}?" if near else ""
+        said.append(Fault(Code.MISSING, "The metadata has no name.", ("metadata", "name"), hint, Part.KEY))
+    elif type(metadata["name"]) is not str or not NAME.fullmatch(metadata["name"]):
+        said.append(_bad_name(metadata["name"]))
+    return said
+
+
+def _meant(key: str) -> str:
+    if key in by_alias(Metadata):
+        return f"{key} stands below metadata"
+    near = did_you_mean(key, _KEYS)
+    return near if near.startswith("did") else "the kind's own fields stand below spec"
+
+
+def _bad_name(name: Json) -> Fault:
+    path = ("metadata", "name")
+    if type(name) is not str:
+        quoted = f'put it in quotes: "{name}"' if type(name) in (int, float) else ""
+        return Fault(Code.NAME, f"The name must be a text; it is {found(name)}.", path, quoted)
+    if "${" in name:
+        return Fault(Code.NAME, "A name is fixed: no expression may stand in it.", path, "write the name out")
+    proposal = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-")[:63].strip("._-")
+    hint = f"for example {proposal}" if proposal else ""
+    return Fault(
+        Code.NAME,
+        f"The name is {found(name)}; a name is 1 to 63 small letters, digits, '.', '_' and '-', "
+        "and begins and ends with a letter or digit.",
+        path,
+        hint,
+    )  # fmt: skip
+
+
+def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
+    """Metadata after patches and expressions -> what it says. Faults are relative to the document."""
+    if len(metadata) == 1:  # the name alone, which is checked already
+        return NOTHING_SAID, []
+    at: Path = ("metadata",)
+    model, said = checked(Metadata, metadata, at)
+    if model is None:
+        return NOTHING_SAID, said
+    said = [
+        Fault(
+            Code.LEAF_MISPLACED,
+            f"metadata is known before anything runs; {found(leaf)} cannot stand in it.",
+            path,
+            "use a variable",
+        )
+        for path, leaf in leaf_paths(metadata, at)
+        if leaf is not BROKEN
+    ]
+    if said or any(True for _ in leaves(metadata)):
+        return NOTHING_SAID, said
+    depends_on = []
+    for index, text in enumerate(model.depends_on):
+        try:
+            depends_on.append(Address.parse(text))
+        except ValueError:
+            said.append(_bad_address(text, (*at, "dependsOn", index)))
+    ignored = []
+    for index, text in enumerate(model.lifecycle.ignore):
+        try:
+            ignored.append(written(inside_spec(parse_path(text))))
+        except ValueError as error:
+            path = (*at, "lifecycle", "ignore", index)
+            said.append(Fault(Code.PATH, f"The path {error}.", path, 'for example columns[0].default or labels["a.b"]'))
+    moved_from = None
+    if model.moved is not None:
+        path = (*at, "moved", "from")
+        try:
+            moved_from = Address.parse(model.moved.from_)
+        except ValueError:
+            said.append(_bad_address(model.moved.from_, path))
+        else:
+            if moved_from.kind != kind:
+                hint = f"write {kind}/{moved_from.name}, or delete the one and create the other"
+                said.append(Fault(Code.MOVED, f"A {kind} cannot have been {moved_from} before: the kinds differ.", path, hint))
+    lifecycle = Lifecycle(
+        model.lifecycle.protect,
+        model.lifecycle.retain,
+        tuple(ignored),
+        Replace(model.lifecycle.replace) if model.lifecycle.replace else None,
+    )
+    return Envelope(tuple(depends_on), lifecycle, model.owner, model.description, model.labels, moved_from), said
+
+
+def _bad_address(text: str, path: Path) -> Fault:
+    return Fault(Code.ADDRESS, f"{text!r} is not an address.", path, "an address is Kind/name, for example Index/accounts-by-email")

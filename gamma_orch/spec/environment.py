@@ -1,0 +1,77 @@
+"""What one environment says about itself: the kind Environment, `environments/<env>/environment.yaml`.
+
+`spec.resolve` evaluates it before everything else; the engine reads targets and secrets from it.
+To extend it, add a field: the schema, `explain` and every error message follow from the model.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gamma_orch.spec.model import Item, Spec
+
+
+class Generate(Spec):
+    """A secret that Gamma makes up once and keeps."""
+
+    length: int = Field(default=32, ge=8, le=1024)
+    """How many characters."""
+
+
+class SecretSource(Spec):
+    """Where a secret's bytes come from: exactly one of the three."""
+
+    env: str | None = Field(default=None, min_length=1)
+    """The environment variable that holds it."""
+    file: str | None = Field(default=None, min_length=1)
+    """The file that holds it; a path relative to the project's root. A last line end is dropped."""
+    generate: Generate | None = None
+    """Make it up at first use and keep it under .gamma/ (for development)."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretSource":
+        given = [name for name in ("env", "file", "generate") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "A secret has exactly one source: env, file or generate; here "
+                + (f"are {' and '.join(given)}." if given else "is none.")
+            )
+        return self
+
+
+class TargetSpec(Spec):
+    """A system that resources are put on."""
+
+    type: Literal["postgres"]
+    """What it is."""
+    embedded: bool = False
+    """Run one under .gamma/ (for development)."""
+    url: str | None = Field(default=None, min_length=1)
+    """Where it is; a password in it comes from ${secret.…}."""
+    max_parallel: int = Field(default=8, ge=1, le=256, alias="maxParallel")
+    """How many steps may run on it at once."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "TargetSpec":
+        if self.embedded == (self.url is not None):
+            raise ValueError("A target is either embedded (embedded: true) or has a url.")
+        return self
+
+
+class EnvironmentSpec(Spec):
+    """One environment: where things are and what differs there."""
+
+    variables: dict[str, Any] = Field(default_factory=dict)
+    """Values for ${var.name}; maps are reached into with ${var.name.key}."""
+    secrets: dict[str, Item[SecretSource]] = Field(default_factory=dict)
+    """Where ${secret.name} comes from. One not named here is read from GAMMA_SECRET_<NAME>."""
+    targets: dict[str, Item[TargetSpec]] = Field(default_factory=dict)
+    """The systems that resources of this environment are put on, by name."""
+
+
+def default_source(name: str) -> SecretSource:
+    """The source of a secret that the environment does not declare."""
+    spelled = "".join(c.upper() if c.isalnum() else "_" for c in name)
+    return SecretSource(env=f"GAMMA_SECRET_{spelled}")
+
+

@@ -1,0 +1,359 @@
+"""Documents of a tree + the name of an environment -> what is wanted there, or everything wrong.
+
+The second stage of the language: sort the documents, lay patches over them, evaluate expressions,
+check each spec against its kind, follow references. Pure: secrets' digests come from a function
+that is passed in. Always holds: a `Desired` exists only if nothing at all is wrong, so that a
+mistake in one document can never look like the deletion of a resource.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, Span, did_you_mean
+from gamma_orch.core.leaves import LEAVES
+from gamma_orch.core.resource import Resource
+from gamma_orch.spec import envelope, overlays
+from gamma_orch.spec.codes import Code
+from gamma_orch.spec.complaints import Fault, checked, found
+from gamma_orch.spec.environment import EnvironmentSpec
+from gamma_orch.spec.expressions import BROKEN, Evaluation
+from gamma_orch.spec.kind import Kind, no_checks
+from gamma_orch.spec.places import Origins
+from gamma_orch.spec.positions import Document, Documents, Part
+from gamma_orch.spec.references import Naming, finder, in_order, plain
+from gamma_orch.spec.registry import KindUnavailable, Registry
+from gamma_orch.spec.scope import Scope, SecretDigest, scope
+from gamma_orch.spec.sorting import Sorted, sort
+
+
+@dataclass(frozen=True)
+class Desired:
+    """All that is wanted in one environment. Resources are in the order of their addresses."""
+
+    name: str
+    environment: EnvironmentSpec
+    resources: Mapping[Address, Resource]
+    variables: Mapping[str, Json] = field(default_factory=dict)
+    origins: Origins = field(default_factory=lambda: Origins(Documents(), {}, {}), repr=False)
+
+    def locate(self, address: Address, path: Path = (), part: Part = Part.VALUE) -> Span:
+        """The place in the YAML of a resource's key or value; of the nearest one around it.
+
+        A path begins with "spec" or "metadata". What a patch wrote is found in the patch.
+        """
+        return self.origins.span(address, path, part)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """`desired` is None exactly when a diagnostic is an error."""
+
+    desired: Desired | None
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def resolve(
+    documents: Documents,
+    environment: str,
+    registry: Registry,
+    secret_digest: SecretDigest,
+    environments: Sequence[str] = (),
+) -> Resolution:
+    """What the documents want in that environment. `environments` are the names there are, for hints."""
+    return _Resolving(documents, environment, registry, secret_digest, environments).result()
+
+
+class _Resolving:
+    """One run of `resolve`: what has been found so far."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        environment: str,
+        registry: Registry,
+        secret_digest: SecretDigest,
+        environments: Sequence[str],
+    ) -> None:
+        self.documents = documents
+        self.environment = environment
+        self.registry = registry
+        self.diagnostics: list[Diagnostic] = []
+        self.kinds: dict[str, Kind | None] = {}
+        self.sorted: Sorted = sort(documents, environment, registry.names(), environments)
+        self.diagnostics += self.sorted.diagnostics
+        self.origins = Origins(documents, self.sorted.resources, self.sorted.patched)
+        self.scope: Scope = scope(documents, self.sorted.environment, environment, secret_digest)
+        self.diagnostics += self.scope.diagnostics
+        self.by_kind: dict[str, list[str]] = {}
+        for address in self.sorted.declared:
+            self.by_kind.setdefault(address.kind, []).append(address.name)
+        self.evaluation = Evaluation(
+            self.scope.variable, self.scope.secret, self._output_fault, environment
+        )
+
+    def result(self) -> Resolution:
+        resources: dict[Address, Resource] = {}
+        for address in sorted(self.sorted.resources):
+            if (resource := self._resource(address)) is not None:
+                resources[address] = resource
+        self._moves(resources)
+        order, cycles = in_order({address: resource.needs for address, resource in resources.items()})
+        for cycle in cycles:
+            self._cycle(cycle, resources)
+        self._checks(order, resources)
+        self.diagnostics.sort(key=_by_place)
+        wrong = any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
+        desired = None
+        if not wrong:
+            desired = Desired(
+                self.environment,
+                self.scope.spec,
+                MappingProxyType(resources),
+                MappingProxyType(self.scope.spec.variables),
+                self.origins,
+            )
+        return Resolution(desired, tuple(self.diagnostics))
+
+    # --- one resource -------------------------------------------------------------------------
+
+    def _resource(self, address: Address) -> Resource | None:
+        faults: list[Fault] = []
+        kind = self._kind(address, faults)
+        document = self.sorted.resources[address]
+        dynamic = document.dynamic
+        metadata: Json = document.data["metadata"]
+        spec: Json = document.data.get("spec", {})
+        needs: set[Address] = set()
+        if (origin := self.sorted.patched.get(address)) is not None:
+            metadata, spec = origin.merged["metadata"], origin.merged["spec"]
+            dynamic = dynamic or any(patch.dynamic for patch in origin.patches)
+        if dynamic:
+            metadata = self.evaluation.document(metadata, ("metadata",), faults.append)
+            spec = self.evaluation.document(spec, ("spec",), faults.append)
+            needs = self.evaluation.needs
+        said, more = envelope.opened(metadata, address.kind)
+        faults += more
+        value: Json = None
+        if kind is not None:
+            model, more = checked(kind.spec, spec, ("spec",))
+            faults += more
+            if model is not None:
+                value = plain(model)
+                find = finder(kind.spec)
+                if find.walk is not None:
+                    for naming in find(model, ("spec",)):
+                        if (need := self._named(naming, faults)) is not None:
+                            needs.add(need)
+        for index, need in enumerate(said.depends_on):
+            if self._exists(need, ("metadata", "dependsOn", index), faults):
+                needs.add(need)
+        if faults:
+            self._report(address, faults)
+            return None
+        return Resource(
+            address,
+            value,
+            tuple(sorted(needs)) if len(needs) > 1 else tuple(needs),
+            said.lifecycle,
+            said.owner,
+            said.description,
+            said.labels,
+            said.moved_from,
+            Span(document.file, document.line, 1),
+            dynamic and _has_leaves(value),
+        )
+
+    def _kind(self, address: Address, faults: list[Fault]) -> Kind | None:
+        if address.kind in self.kinds:
+            return self.kinds[address.kind]
+        kind = None
+        try:
+            kind = self.registry.get(address.kind)
+        except KindUnavailable as error:
+            faults.append(Fault(Code.PLUGIN, str(error), ("kind",), "install or repair the package it comes from"))
+        self.kinds[address.kind] = kind
+        return kind
+
+    def _report(self, address: Address, faults: list[Fault]) -> None:
+        for fault in dict.fromkeys(faults):
+            if fault.ordinal >= 0:
+                span = self.origins.span_inside(address, fault.path, fault.ordinal)
+            else:
+                span = self.origins.span(address, fault.path, fault.part)
+            self.diagnostics.append(Diagnostic(fault.code, fault.message, span, fault.path, address, fault.hint))
+
+    # --- references ---------------------------------------------------------------------------
+
+    def _named(self, naming: Naming, faults: list[Fault]) -> Address | None:
+        path, value, kinds = naming
+        if not isinstance(value, str):
+            if value is not BROKEN:
+                message = f"A reference is known before anything runs; it cannot be {found(value)}."
+                faults.append(Fault(Code.LEAF_MISPLACED, message, path, "write the resource's name, or use a variable"))
+            return None
+        if "/" in value or not kinds:
+            try:
+                address = Address.parse(value)
+            except ValueError:
+                faults.append(Fault(Code.ADDRESS, f"{value!r} is not an address.", path, "an address is Kind/name"))
+                return None
+            if kinds and address.kind not in kinds:
+                message = f"{address} is no {' or '.join(kinds)}."
+                faults.append(Fault(Code.REFERENCE, message, path, f"name a {' or a '.join(kinds)}"))
+                return None
+            return address if self._exists(address, path, faults) else None
+        matching = [kind for kind in kinds if (kind, value) in self.sorted.declared]
+        if len(matching) == 1:
+            return Address(matching[0], value)
+        if matching:
+            both = " and ".join(f"{kind}/{value}" for kind in matching)
+            faults.append(Fault(Code.AMBIGUOUS, f"{value!r} could be {both}.", path, f"write {matching[0]}/{value}"))
+            return None
+        names = [name for kind in kinds for name in self.by_kind.get(kind, ())]
+        hint = self._removed_hint(kinds, value) or did_you_mean(value, names)
+        if not names:
+            hint = hint or f"no {' or '.join(kinds)} is declared for {self.environment}"
+        faults.append(Fault(Code.REFERENCE, f"There is no {' or '.join(kinds)} named {value!r}.", path, hint))
+        return None
+
+    def _exists(self, address: Address, path: Path, faults: list[Fault]) -> bool:
+        fault = self._missing(address)
+        if fault is not None:
+            faults.append(fault._replace(path=path))
+        return fault is None
+
+    def _missing(self, address: Address) -> Fault | None:
+        if address in self.sorted.declared:
+            return None
+        names = self.registry.names()
+        if address.kind not in names:
+            hint = did_you_mean(address.kind, names)
+            return Fault(Code.REFERENCE, f"There is no kind {address.kind!r}.", (), hint)
+        hint = self._removed_hint((address.kind,), address.name)
+        if not hint:
+            hint = did_you_mean(address.name, self.by_kind.get(address.kind, ()))
+        if not hint:
+            near = did_you_mean(str(address), map(str, self.sorted.declared))
+            hint = near if near.startswith("did") else ""
+        return Fault(Code.REFERENCE, f"There is no {address}.", (), hint)
+
+    def _removed_hint(self, kinds: Sequence[str], name: str) -> str:
+        for kind in kinds:
+            if (patch := self.sorted.removed.get(Address(kind, name))) is not None:
+                return f"{patch.file} removes it from {self.environment}"
+        return ""
+
+    def _output_fault(self, address: Address, output: str) -> Fault | None:
+        if (missing := self._missing(address)) is not None:
+            return missing
+        kind = self._kind(address, [])
+        if kind is None or output in kind.outputs:
+            return None
+        if not kind.outputs:
+            return Fault(Code.OUTPUT, f"A {address.kind} has no outputs.", ())
+        hint = did_you_mean(output, kind.outputs)
+        return Fault(Code.OUTPUT, f"A {address.kind} has no output {output!r}.", (), hint)
+
+    # --- the whole ----------------------------------------------------------------------------
+
+    def _moves(self, resources: dict[Address, Resource]) -> None:
+        taken: dict[Address, Address] = {}
+        for address, resource in resources.items():
+            old = resource.moved_from
+            if old is None:
+                continue
+            path: Path = ("metadata", "moved", "from")
+            if old in self.sorted.declared:
+                place = self.origins.span(old)
+                message = f"{old} cannot have moved here: it is still declared at {place}."
+                self._report(address, [Fault(Code.MOVED, message, path, "remove the one or the other")])
+            elif old in taken:
+                message = f"{old} cannot have moved both to {taken[old]} and to {address}."
+                self._report(address, [Fault(Code.MOVED, message, path, "keep one of the two")])
+            taken.setdefault(old, address)
+
+    def _cycle(self, cycle: list[Address], resources: dict[Address, Resource]) -> None:
+        shown = [*cycle, cycle[0]]
+        if len(shown) > 12:
+            text = " -> ".join(map(str, shown[:6])) + f" -> … {len(shown) - 8:,} more … -> " + " -> ".join(map(str, shown[-2:]))
+        else:
+            text = " -> ".join(map(str, shown))
+        places = ", ".join(f"{address} at {resources[address].span}" for address in cycle[:12])
+        message = f"These resources need each other, so none can come first: {text} ({places})."
+        if len(cycle) == 1:
+            message = f"{cycle[0]} needs itself ({places})."
+        path = self._why(cycle[0], shown[1])
+        self._report(cycle[0], [Fault(Code.CYCLE, message, path, "take one of these references away")])
+
+    def _why(self, address: Address, need: Address) -> Path:
+        """The place in a document that makes it need another: looked for as text, for the message only."""
+        origin = self.sorted.patched.get(address)
+        merged = origin.merged if origin else overlays.body(self.sorted.resources[address])
+        for path, text in _texts(merged, ()):
+            if text in (need.name, str(need)) and path != ("metadata", "name") or f"${{{need}." in text:
+                return path
+        return ()
+
+    def _checks(self, order: list[Address], resources: dict[Address, Resource]) -> None:
+        """Let each kind look at its resources. Those are left out that, or whose needs, have faults."""
+        checking = [kind for kind in self.kinds.values() if kind is not None and kind.check is not no_checks]
+        if not checking:
+            return
+        sound: Mapping[Address, Resource] = resources
+        if len(resources) < len(self.sorted.declared) or len(order) < len(resources):
+            good: set[Address] = set()
+            for address in order:
+                if all(need in good for need in resources[address].needs):
+                    good.add(address)
+            sound = {address: resource for address, resource in resources.items() if address in good}
+        everything = MappingProxyType(sound)
+        for kind in checking:
+            own = [resource for address, resource in sound.items() if address.kind == kind.name]
+            for diagnostic in kind.check(own, everything):
+                self.diagnostics.append(self._placed(diagnostic))
+
+    def _placed(self, diagnostic: Diagnostic) -> Diagnostic:
+        if diagnostic.span is not None or diagnostic.address is None:
+            return diagnostic
+        path = diagnostic.path
+        if path and path[0] not in ("spec", "metadata"):
+            path = ("spec", *path)
+        span = self.origins.span(diagnostic.address, path)
+        return Diagnostic(
+            diagnostic.code,
+            diagnostic.message,
+            span,
+            path,
+            diagnostic.address,
+            diagnostic.hint,
+            diagnostic.severity,
+        )
+
+
+def _texts(tree: Json, path: Path) -> list[tuple[Path, str]]:
+    match tree:
+        case str():
+            return [(path, tree)]
+        case dict():
+            return [pair for key, value in tree.items() for pair in _texts(value, (*path, key))]
+        case list():
+            return [pair for index, value in enumerate(tree) for pair in _texts(value, (*path, index))]
+    return []
+
+
+def _has_leaves(tree: Json) -> bool:
+    if type(tree) is dict:
+        return any(_has_leaves(value) for value in tree.values())
+    if type(tree) is list:
+        return any(_has_leaves(value) for value in tree)
+    return isinstance(tree, LEAVES)
+
+
+def _by_place(diagnostic: Diagnostic) -> tuple[Span, str, str]:
+    return diagnostic.span or Span(""), diagnostic.code, diagnostic.message
+
+
+__all__ = ["Desired", "Resolution", "SecretDigest", "resolve"]

@@ -1,0 +1,80 @@
+"""The real parts that kinds act upon: connect by URL, or run the embedded one.
+
+The engine makes one `Targets` a command and hands it to every provider; it closes it at the end.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.diagnostic import did_you_mean
+from gamma_orch.core.provider import Permanent
+from gamma_orch.targets.postgres import MissingDatabase, Postgres
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+
+__all__ = ["MissingDatabase", "Postgres", "Targets"]
+
+PARALLEL = 4  # effects at once on one target, where it does not say `maxParallel`
+
+
+class Targets:
+    """The connections of one environment during one command: opened at first use, closed at the end."""
+
+    def __init__(
+        self,
+        environment: str,
+        state: Path,
+        declared: Mapping[str, Mapping[str, Json]],
+        reveal: Callable[[Json], Json],
+    ) -> None:
+        """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values.
+
+        A target is `{type: postgres, embedded: true}` or `{type: postgres, url: ...}`, with an optional
+        `maxParallel`.
+        """
+        self.environment = environment
+        self.state = state
+        self._declared = declared
+        self._reveal = reveal
+        self._postgres: dict[str, Postgres] = {}
+
+    def postgres(self, name: str) -> Postgres:
+        """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
+        if name not in self._postgres:
+            declared = self._declared.get(name)
+            if declared is None or declared.get("type") != "postgres":
+                raise Permanent(self._unknown(name))
+            server = self._server(name, declared)
+            self._postgres[name] = Postgres(name, server, self.limit(f"postgres/{name}"))
+        return self._postgres[name]
+
+    def limit(self, target: str) -> int:
+        """How many effects may run at once on a target such as `postgres/main`."""
+        name = target.partition("/")[2]
+        return int(self._declared.get(name, {}).get("maxParallel", PARALLEL))
+
+    async def aclose(self) -> None:
+        opened, self._postgres = self._postgres, {}
+        for postgres in opened.values():
+            await postgres.close()
+
+    def _server(self, name: str, declared: Mapping[str, Json]) -> "EmbeddedPostgres | Callable[[], str]":
+        from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+
+        url = declared.get("url")
+        if url is not None:
+            return lambda: str(self._reveal(url))
+        if not declared.get("embedded"):
+            raise Permanent(
+                f"Target {name!r} of environment {self.environment!r} says neither `url` nor "
+                "`embedded: true`, so there is nothing to connect to. Add one of them to environment.yaml."
+            )
+        return EmbeddedPostgres(self.state / self.environment / f"postgres-{name}")
+
+    def _unknown(self, name: str) -> str:
+        servers = [key for key, target in self._declared.items() if target.get("type") == "postgres"]
+        hint = did_you_mean(name, servers) or "declare it under `targets` in environment.yaml"
+        return f"Environment {self.environment!r} has no PostgreSQL target {name!r}: {hint}"
