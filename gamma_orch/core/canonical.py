@@ -37,4 +37,4 @@ def canonical(value: Json) -> str:
 
 def digest(value: Json) -> str:
     """sha256 of the canonical text, 64 hex digits."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(_encoder.encode(value).encode()).hexdigest()

@@ -2,11 +2,11 @@
 
 `content` covers the spec: a difference there is work. `metadata` covers owner, labels, description,
 lifecycle and needs: a difference is noted in the ledger and touches nothing. `parents` covers the
-fingerprints of all that the resource needs: it matters to kinds that derive from their parents (a
-model from its dataset), and to them a change anywhere above is a change.
+fingerprints of what the resource needs, in kinds that derive from their parents (a model from its
+dataset): to them a change above, through any number of deriving kinds, is a change.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from gamma_orch.core.address import Address
@@ -24,25 +24,24 @@ class Fingerprint:
         return [self.content, self.metadata, self.parents]
 
 
-NO_PARENTS = ""
-
-
 def fingerprint(
-    desired: Mapping[Address, Resource], order: Sequence[Address] | None = None
+    desired: Mapping[Address, Resource], order: Sequence[Address], derive: Container[str] = ()
 ) -> dict[Address, Fingerprint]:
-    """The fingerprints of all resources. `order` is `in_order(desired)`, where it is known already.
-
-    Every need of every resource must be in `desired`, and there must be no cycle: `spec.resolve`
-    has seen to both.
-    """
+    """The fingerprints of all resources. `order` is `in_order(desired)`; `derive` are the kinds that
+    derive from their parents."""
     found: dict[Address, Fingerprint] = {}
-    for address in order or in_order(desired):
+    for address in order:
         resource = desired[address]
-        parents = NO_PARENTS
-        if resource.needs:
-            parents = digest([[str(need), found[need].content, found[need].parents] for need in resource.needs])
-        found[address] = Fingerprint(digest(resource.spec), _metadata(resource), parents)
+        parents = ""
+        if address.kind in derive:
+            parents = _short([[str(need), found[need].content, found[need].parents] for need in resource.needs])
+        found[address] = Fingerprint(_short(resource.spec), _metadata(resource), parents)
     return found
+
+
+def _short(value: Json) -> str:
+    """128 bits tell any two resources apart, and the ledger holds three such texts for each."""
+    return digest(value)[:32]
 
 
 def _metadata(resource: Resource) -> str:
@@ -51,7 +50,7 @@ def _metadata(resource: Resource) -> str:
         resource.owner or resource.description or resource.labels or resource.needs
     ):
         return ""
-    return digest(
+    return _short(
         [
             resource.owner,
             resource.description,

@@ -56,7 +56,7 @@ def plan(
     a missing one counts as unreadable. `traits` is by kind; `wanted` is what `wanted_fields` gave,
     where the caller has it already."""
     order = in_order(desired)
-    prints = fingerprint(desired, order)
+    prints = fingerprint(desired, order, {name for name, kind in traits.items() if kind.derives})
     first = wanted if wanted is not None else wanted_fields(desired, traits, order)
     draft = _Draft(environment, desired, ledger, observations, traits, prints, order, first)
     moves = _moves(desired, ledger)

@@ -23,24 +23,30 @@ class Record:
     replace: Replace | None = None  # how it was built, so that its successor can be ordered
 
     def encoded(self) -> Json:
-        return {
-            "fields": self.fields,
-            "outputs": self.outputs,
-            "fingerprint": self.fingerprint.encoded(),
-            "needs": [str(need) for need in self.needs],
-            "protect": self.protect,
-            "retain": self.retain,
-            "replace": self.replace,
-        }
+        """What is the default is left out: 10,000 records are read for every plan."""
+        body: dict[str, Json] = {"fields": self.fields, "fingerprint": self.fingerprint.encoded()}
+        if self.outputs:
+            body["outputs"] = self.outputs
+        if self.needs:
+            body["needs"] = [str(need) for need in self.needs]
+        if self.protect:
+            body["protect"] = True
+        if self.retain:
+            body["retain"] = True
+        if self.replace:
+            body["replace"] = self.replace.value
+        return body
 
     @classmethod
     def decoded(cls, body: Json) -> "Record":
+        needs = body.get("needs", ())
+        replace = body.get("replace")
         return cls(
             fields=body["fields"],
-            outputs=body["outputs"],
+            outputs=body.get("outputs", {}),
             fingerprint=Fingerprint(*body["fingerprint"]),
-            needs=tuple([Address(*need.split("/", 1)) for need in body["needs"]]),
-            protect=body["protect"],
-            retain=body["retain"],
-            replace=Replace(body["replace"]) if body["replace"] else None,
+            needs=tuple([Address(*need.split("/", 1)) for need in needs]),
+            protect=body.get("protect", False),
+            retain=body.get("retain", False),
+            replace=Replace(replace) if replace else None,
         )

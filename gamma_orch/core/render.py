@@ -183,7 +183,9 @@ def _estimate(change: Change, impacts: Impacts | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.02 s, 3.4 s, 2 min 05 s."""
+    """20 ms, 3.4 s, 2 min 05 s."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"

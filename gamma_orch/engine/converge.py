@@ -20,8 +20,6 @@ from gamma_orch.core.change import Action
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.plan import Plan
 from gamma_orch.core.resource import Resource
-from gamma_orch.engine.execute import Execution
-from gamma_orch.engine.journal import Journal
 from gamma_orch.engine.progress import Silent, Status, StepResult, Watcher
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.engine.survey import Survey, survey
@@ -80,6 +78,9 @@ async def apply(
 
     Raises LeaseHeld if somebody else is at work, StoreError if the ledger fails.
     """
+    from gamma_orch.engine.execute import Execution
+    from gamma_orch.engine.journal import Journal
+
     watcher = watcher or Silent()
     async with _held(site, purpose) as (log, lost):
         async with Journal(log, site.now) as journal:

@@ -36,6 +36,9 @@ ALTOGETHER = 16  # steps at once over all targets
 _LEDGER_ONLY = frozenset({Opcode.RECORD, Opcode.FORGET})
 
 
+_Running = asyncio.Task[tuple[StepResult, list[Event]]]
+
+
 class Refused(GammaError):
     """The step may not act: the world is not what it was planned on."""
 
@@ -63,20 +66,25 @@ class Execution:
         recorded any more; the steps that were running are then settled by the next run."""
         frontier = Frontier(self.plan)
         results: dict[int, StepResult] = {}
-        running: set[asyncio.Task[tuple[StepResult, list[Event]]]] = set()
+        # A queue of the ended, not asyncio.wait over the running: that would look at every one of
+        # them, thousands in a wide plan, each time one ends.
+        ended: asyncio.Queue[_Running] = asyncio.Queue()
+        running: set[_Running] = set()
         try:
             while True:
                 if not self.stop.is_set():
                     for step in frontier.take():
-                        running.add(asyncio.create_task(self._step(step)))
+                        task = asyncio.create_task(self._step(step))
+                        task.add_done_callback(ended.put_nowait)
+                        running.add(task)
                 if not running:
                     break
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    result, events = task.result()
-                    results[result.step.index] = result
-                    for event in events:
-                        frontier.feed(event)
+                task = await ended.get()
+                running.discard(task)
+                result, events = task.result()
+                results[result.step.index] = result
+                for event in events:
+                    frontier.feed(event)
         finally:
             if running:
                 await asyncio.gather(*running, return_exceptions=True)

@@ -291,6 +291,7 @@ class Laws(RuleBasedStateMachine):
 
     def _apply(self, saved: Plan | None, consents: list[Address] | None = None) -> Outcome | None:
         before = len(self.memory.effects)
+        self.was_stale = bool(self.memory.stale)  # then what was read may be older than the world
         try:
             outcome = self.loop.run_until_complete(converge.apply(self._site(), saved, consents or []))
         except Killed:
@@ -306,7 +307,7 @@ class Laws(RuleBasedStateMachine):
         return outcome
 
     def _check_converged(self, outcome: Outcome | None) -> None:
-        if outcome is None or outcome.refusals or self.memory.stale:
+        if outcome is None or outcome.refusals or self.was_stale:
             return
         again = self._look()
         troubled = {r.step.address for r in outcome.results if r.status is not Status.DONE}
