@@ -33,7 +33,9 @@ def read(folder: Path | str, version: str) -> dict[str, Parsed]:
     return known
 
 
-def write(folder: Path | str, version: str, before: Mapping[str, Parsed], parsed: Mapping[str, Parsed]) -> None:
+def write(
+    folder: Path | str, version: str, before: Mapping[str, Parsed], parsed: Mapping[str, Parsed]
+) -> None:
     """Keep what `load` parsed, if that is news. A folder that cannot be written is no error.
 
     What only other environments need (it is in `before` alone) is kept until it outgrows the rest.
@@ -44,14 +46,14 @@ def write(folder: Path | str, version: str, before: Mapping[str, Parsed], parsed
     kept = {**others, **parsed} if len(others) <= len(parsed) else parsed
     body = json.dumps(kept, ensure_ascii=False, separators=(",", ":"), check_circular=False).encode()
     try:
-        os.makedirs(folder, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=_NAME, dir=folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_head(version, body) + b"\n" + body)
-            os.replace(temporary, Path(folder, _NAME))
+            Path(temporary).replace(Path(folder, _NAME))
         except BaseException:
-            os.unlink(temporary)
+            Path(temporary).unlink()
             raise
     except OSError:
         return

@@ -7,15 +7,16 @@ never given a second meaning; one that is no longer used is left as a gap.
 """
 
 from enum import StrEnum
+from typing import Self
 
 
 class Code(StrEnum):
-    title: str
+    meaning: str
 
-    def __new__(cls, code: str, title: str) -> "Code":
+    def __new__(cls, code: str, meaning: str) -> Self:
         member = str.__new__(cls, code)
         member._value_ = code
-        member.title = title
+        member.meaning = meaning
         return member
 
     TOO_LARGE = "GAM101", "file larger than 1 MiB"

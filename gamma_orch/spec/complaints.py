@@ -13,12 +13,22 @@ from pydantic import BaseModel, ValidationError
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean, written
-from gamma_orch.core.leaves import Ref, Secret, Template, Unknown
+from gamma_orch.core.leaves import LEAVES, Ref, Secret, Template, Unknown
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.fields import allowed_at, field_at
-from gamma_orch.spec.positions import Part
+from gamma_orch.spec.positions import Part, has
+from gamma_orch.spec.words import printable, quoted
 
 M = TypeVar("M", bound=BaseModel)
+
+
+# Stands in for what could not be evaluated: it passes every check, so that one mistake is said once.
+BROKEN = Unknown("of an error in the specs")
+
+
+def is_broken(leaf: Json) -> bool:
+    """Whether a leaf stands for a mistake that is reported already."""
+    return leaf is BROKEN or (type(leaf) is Template and any(part is BROKEN for part in leaf.parts))
 
 
 class Fault(NamedTuple):
@@ -53,7 +63,9 @@ def checked(model: type[M], data: Json, at: Path) -> tuple[M | None, list[Fault]
     except ValidationError as error:
         raw = error.errors(include_url=False)
     mistakes = [
-        Mistake(_steps(e["loc"], data, e["type"]), e["type"], e.get("ctx", {}), e["input"], e["msg"]) for e in raw
+        Mistake(_steps(e["loc"], data, e["type"]), e["type"], e.get("ctx", {}), e["input"], e["msg"])
+        for e in raw
+        if not is_broken(e["input"])  # said already, where the expression stands
     ]
     faults = dict.fromkeys(_fault(model, data, at, group) for group in _settled(mistakes))
     return None, _without_echoes(list(faults))
@@ -81,7 +93,7 @@ def found(value: Json) -> str:
         case float():
             return f"the number {value}"
         case str():
-            return f"the text {_quoted(value)}"
+            return f'the text "{printable(value)}"'
         case list() | tuple():
             return "a list" if value else "an empty list"
         case dict():
@@ -95,27 +107,17 @@ def found(value: Json) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def _quoted(text: str) -> str:
-    shown = text if len(text) <= 40 else text[:37] + "…"
-    return '"' + "".join(c if c.isprintable() else "�" for c in shown) + '"'
-
-
 def _steps(location: Sequence[str | int], data: Json, kind: str) -> tuple[tuple[bool, str | int], ...]:
     """Tell the parts of a location that are keys of the data from those that name a union's branch."""
     steps: list[tuple[bool, str | int]] = []
     here = data
     for count, part in enumerate(location):
         last = count == len(location) - 1
-        if isinstance(here, dict) and part in here:
+        if has(here, part):
             here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif last and kind == "missing" and isinstance(here, dict):
-            pass
+            steps.append((False, part))
         else:
-            steps.append((True, part))
-            continue
-        steps.append((False, part))
+            steps.append((not (last and kind == "missing" and isinstance(here, dict)), part))
     return tuple(steps)
 
 
@@ -152,29 +154,32 @@ _WRONG_SORT = {
 
 def _settled(mistakes: list[Mistake]) -> list[list[Mistake]]:
     """Group mistakes so that each group is one thing to say. Only a union's group has several."""
-    plain: list[list[Mistake]] = []
+    settled: list[list[Mistake]] = []
     unions: dict[tuple[tuple[bool, str | int], ...], dict[str | int, list[Mistake]]] = {}
     for mistake in mistakes:
         cut = next((i for i, (branch, _) in enumerate(mistake.steps) if branch), None)
         if cut is None or mistake.steps[cut][1] == "[key]":
-            plain.append([mistake])
+            settled.append([mistake])
             continue
         rest = mistake._replace(steps=mistake.steps[:cut] + mistake.steps[cut + 1 :])
         unions.setdefault(mistake.steps[:cut], {}).setdefault(mistake.steps[cut][1], []).append(rest)
     for before, branches in unions.items():
         depth = len(before)
-        settled = {name: _settled(group) for name, group in branches.items()}
+        choices = [_settled(group) for group in branches.values()]
         entered = [
             groups
-            for groups in settled.values()
+            for groups in choices
             if not any(len(m.path) == depth and m.type in _WRONG_SORT for group in groups for m in group)
-            and not all(len(m.path) == depth and m.type in ("literal_error", "enum") for g in groups for m in g)
+            and not all(
+                len(m.path) == depth and m.type in ("literal_error", "enum") for g in groups for m in g
+            )
         ]
         if entered:  # the value is of that alternative's sort, and wrong further inside
-            plain += min(entered, key=len)
+            likeliest: list[list[Mistake]] = min(entered, key=len)
+            settled += likeliest
         else:
-            plain.append([m for groups in settled.values() for group in groups for m in group])
-    return plain
+            settled.append([m for groups in choices for group in groups for m in group])
+    return settled
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -192,6 +197,9 @@ def _fault(model: type[BaseModel], data: Json, at: Path, group: list[Mistake]) -
     path = at + mistake.path
     if len(group) > 1:
         return _no_alternative(group, path)
+    if isinstance(mistake.input, LEAVES):
+        message = f"{written(path)} is known before anything runs; it cannot be {found(mistake.input)}."
+        return Fault(Code.LEAF_MISPLACED, message, path, "write the value, or use a variable")
     match mistake.type:
         case "missing":
             name = str(path[-1])
@@ -200,7 +208,7 @@ def _fault(model: type[BaseModel], data: Json, at: Path, group: list[Mistake]) -
             return Fault(Code.MISSING, f"The field {name} is missing from {where}.", path, hint, Part.KEY)
         case "extra_forbidden":
             names = allowed_at(model, mistake.path[:-1])
-            message = f"{written(path[:-1]) or 'The document'} has no field {path[-1]!r}."
+            message = f"{written(path[:-1]) or 'The document'} has no field {quoted(str(path[-1]))}."
             present = _present(data, mistake.path[:-1])
             hint = did_you_mean(str(path[-1]), [n for n in names if n not in present]) or did_you_mean(
                 str(path[-1]), names
@@ -219,38 +227,50 @@ def _no_alternative(group: list[Mistake], path: Path) -> Fault:
     value = group[0].input
     if choices and isinstance(value, str):
         message = f"{written(path)} must be {_either([*choices, *sorts])}; it is {found(value)}."
-        return Fault(Code.CHOICE, message, path, did_you_mean(value, choices))
+        return Fault(Code.CHOICE, message, path, _instead(sorts, value) or _meant(value, choices))
     return _wrong_sort([*choices, *sorts], group[0], path)
 
 
 def _choice(mistake: Mistake, path: Path) -> Fault:
     allowed = _allowed(mistake)
     message = f"{written(path)} must be {_either(allowed)}; it is {found(mistake.input)}."
-    hint = did_you_mean(mistake.input, allowed) if isinstance(mistake.input, str) else ""
+    hint = _meant(mistake.input, allowed) if isinstance(mistake.input, str) else ""
     if not isinstance(mistake.input, str) and str(mistake.input) in allowed:
         hint = f'put it in quotes: "{mistake.input}"'
-    return Fault(Code.CHOICE, message, path, "" if hint.startswith("one of") else hint)
+    return Fault(Code.CHOICE, message, path, hint)
+
+
+def _meant(value: str, allowed: Sequence[str]) -> str:
+    """The nearest of the allowed values; the message has listed all of them already."""
+    hint = did_you_mean(value, allowed)
+    return hint if hint.startswith("did") else ""
 
 
 def _wrong_sort(wanted: list[str], mistake: Mistake, path: Path) -> Fault:
-    value = mistake.input
-    message = f"{written(path)} must be {_either(wanted)}; it is {found(value)}."
-    hint = ""
+    message = f"{written(path)} must be {_either(wanted)}; it is {found(mistake.input)}."
+    return Fault(Code.TYPE, message, path, _instead(wanted, mistake.input))
+
+
+def _instead(wanted: Sequence[str], value: Json) -> str:
+    """How to write a value of the sort that is wanted, where that can be told from what stands there."""
     match value:
         case bool() | int() | float() if "a text" in wanted:
-            spelled = str(value).lower() if isinstance(value, bool) else str(value)
-            hint = f'put it in quotes: "{spelled}"'
-        case str() if "true or false" in wanted and value.lower() in ("yes", "on", "no", "off", "true", "false"):
-            hint = "write true" if value.lower() in ("yes", "on", "true") else "write false"
+            return f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
+        case str() if "true or false" in wanted and value.lower() in _TRUE | _FALSE:
+            return "write true" if value.lower() in _TRUE else "write false"
         case str() if ("a number" in wanted or "a whole number" in wanted) and _numeric(value):
-            hint = f"write {value.replace('_', '')} without quotes"
+            return f"write {value.replace('_', '')} without quotes"
         case None if "a map" in wanted or "a list" in wanted:
-            hint = "write its content below it, indented; or leave the key out"
+            return "write its content below it, indented; or leave the key out"
         case None:
-            hint = "write a value, or leave the key out"
-        case _ if wanted == ["a list"] and not isinstance(value, dict):
-            hint = "begin each item with '- '"
-    return Fault(Code.TYPE, message, path, hint)
+            return "write a value, or leave the key out"
+        case str() | bool() | int() | float() if list(wanted) == ["a list"]:
+            return "begin each item with '- '"
+    return ""
+
+
+_TRUE = frozenset({"true", "yes", "on"})
+_FALSE = frozenset({"false", "no", "off"})
 
 
 def _numeric(text: str) -> bool:
@@ -284,7 +304,9 @@ def _bounds(mistake: Mistake, path: Path) -> Fault:
     match mistake.type:
         case kind if kind in _BOUNDS:
             words, key = _BOUNDS[kind]
-            message = f"{where} must be {words} {context[key]}; it is {mistake.input}."
+            limit = context[key]
+            limit = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+            message = f"{where} must be {words} {limit}; it is {mistake.input}."
             return Fault(Code.RANGE, message, path)
         case kind if kind in _LENGTHS:
             words, key, thing = _LENGTHS[kind]
@@ -302,11 +324,13 @@ def _bounds(mistake: Mistake, path: Path) -> Fault:
         case "union_tag_invalid":
             key = str(context["discriminator"]).strip("'")
             allowed = [text or word for text, word in _ALLOWED.findall(str(context["expected_tags"]))]
-            message = f"{where}.{key} must be {_either(allowed)}; it is {_quoted(str(context['tag']))}."
+            message = f"{where}.{key} must be {_either(allowed)}; it is {quoted(str(context['tag']))}."
             return Fault(Code.CHOICE, message, (*path, key), did_you_mean(str(context["tag"]), allowed))
         case "union_tag_not_found":
             key = str(context["discriminator"]).strip("'")
-            return Fault(Code.MISSING, f"The field {key} is missing from {where}.", (*path, key), "", Part.KEY)
+            return Fault(
+                Code.MISSING, f"The field {key} is missing from {where}.", (*path, key), "", Part.KEY
+            )
     return Fault(Code.FORM, f"{where}: {_sentence(mistake.message)}", path)
 
 

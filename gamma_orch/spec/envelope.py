@@ -17,12 +17,13 @@ from gamma_orch.core.diagnostic import Path, did_you_mean, nearest, written
 from gamma_orch.core.leaves import leaves
 from gamma_orch.core.resource import NO_LIFECYCLE, Lifecycle, Replace
 from gamma_orch.spec.codes import Code
-from gamma_orch.spec.complaints import Fault, checked, found
-from gamma_orch.spec.expressions import BROKEN, leaf_paths
+from gamma_orch.spec.complaints import Fault, checked, found, is_broken
+from gamma_orch.spec.expressions import leaf_paths
 from gamma_orch.spec.fields import by_alias
 from gamma_orch.spec.model import Item, Spec
 from gamma_orch.spec.paths import inside_spec, parse_path
 from gamma_orch.spec.positions import Document, Part
+from gamma_orch.spec.words import quoted
 
 API_VERSION = "gamma/v1"
 ENVIRONMENT = "Environment"
@@ -52,7 +53,7 @@ class Moved(Spec):
 class Metadata(Spec):
     """Who and what the resource is; nothing here changes what is built."""
 
-    name: str
+    name: str = Field(json_schema_extra={"pattern": f"^{NAME.pattern}$", "x-gamma-fixed": True})
     """Its name: small letters, digits, '.', '_' and '-'; unique among its kind."""
     owner: str = ""
     """Who answers for it."""
@@ -72,7 +73,7 @@ class Metadata(Spec):
 class Envelope:
     """What `metadata` says, ready for a Resource."""
 
-    depends_on: tuple[Address, ...] = ()
+    depends_on: tuple[tuple[int, Address], ...] = ()  # with the position in the list
     lifecycle: Lifecycle = NO_LIFECYCLE
     owner: str = ""
     description: str = ""
@@ -88,7 +89,12 @@ def address_of(document: Document, kinds: Container[str]) -> Address | None:
     data = document.data
     metadata = data.get("metadata")
     kind = data.get("kind")
-    if data.get("apiVersion") == API_VERSION and type(kind) is str and kind in kinds and type(metadata) is dict:
+    if (
+        data.get("apiVersion") == API_VERSION
+        and type(kind) is str
+        and kind in kinds
+        and type(metadata) is dict
+    ):
         name = metadata.get("name")
         if type(name) is str and NAME.fullmatch(name) and data.keys() <= _KEYS:
             return Address(kind, name)
@@ -106,33 +112,61 @@ def faults(document: Document, kinds: Iterable[str]) -> list[Fault]:
     """What is wrong with a document's envelope, apart from the rest of its metadata."""
     data = document.data
     said = [
-        Fault(Code.UNKNOWN_FIELD, f"A document has no field {key!r}.", (key,), _meant(key), Part.KEY)
+        Fault(Code.UNKNOWN_FIELD, f"A document has no field {quoted(key)}.", (key,), _meant(key), Part.KEY)
         for key in data
         if key not in _KEYS
     ]
     version = data.get("apiVersion")
     if "apiVersion" not in data:
         said.append(
-            Fault(Code.API_VERSION, "The document has no apiVersion.", ("apiVersion",), f"begin it with apiVersion: {API_VERSION}", Part.KEY)
+            Fault(
+                Code.API_VERSION,
+                "The document has no apiVersion.",
+                ("apiVersion",),
+                f"begin it with apiVersion: {API_VERSION}",
+                Part.KEY,
+            )
         )
     elif version != API_VERSION:
         said.append(
-            Fault(Code.API_VERSION, f"The apiVersion is {found(version)}; this Gamma knows {API_VERSION}.", ("apiVersion",), f"write {API_VERSION}")
+            Fault(
+                Code.API_VERSION,
+                f"The apiVersion is {found(version)}; this Gamma knows {API_VERSION}.",
+                ("apiVersion",),
+                f"write {API_VERSION}",
+            )
         )
     kind = data.get("kind")
     if "kind" not in data:
-        said.append(Fault(Code.KIND, "The document has no kind.", ("kind",), "for example kind: Index", Part.KEY))
+        said.append(
+            Fault(Code.KIND, "The document has no kind.", ("kind",), did_you_mean("", kinds), Part.KEY)
+        )
     elif type(kind) is not str:
         said.append(Fault(Code.KIND, f"The kind must be a name; it is {found(kind)}.", ("kind",)))
     elif kind not in (names := list(kinds)):
-        said.append(Fault(Code.KIND, f"There is no kind {kind!r}.", ("kind",), did_you_mean(kind, names)))
+        said.append(
+            Fault(Code.KIND, f"There is no kind {quoted(kind)}.", ("kind",), did_you_mean(kind, names))
+        )
     metadata = data.get("metadata")
     if "metadata" not in data:
         said.append(
-            Fault(Code.MISSING, "The document has no metadata.", ("metadata",), "write metadata: with a name: below it", Part.KEY)
+            Fault(
+                Code.MISSING,
+                "The document has no metadata.",
+                ("metadata",),
+                "write metadata: with a name: below it",
+                Part.KEY,
+            )
         )
     elif type(metadata) is not dict:
-        said.append(Fault(Code.TYPE, f"metadata must be a map; it is {found(metadata)}.", ("metadata",), "write name: below it, indented"))
+        said.append(
+            Fault(
+                Code.TYPE,
+                f"metadata must be a map; it is {found(metadata)}.",
+                ("metadata",),
+                "write name: below it, indented",
+            )
+        )
     elif "name" not in metadata:
         near = nearest("name", [key for key in metadata if key not in by_alias(Metadata)])
         hint = f"did you mean name instead of {near!r}?" if near else ""
@@ -183,14 +217,14 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
             "use a variable",
         )
         for path, leaf in leaf_paths(metadata, at)
-        if leaf is not BROKEN
+        if not is_broken(leaf)
     ]
     if said or any(True for _ in leaves(metadata)):
         return NOTHING_SAID, said
     depends_on = []
     for index, text in enumerate(model.depends_on):
         try:
-            depends_on.append(Address.parse(text))
+            depends_on.append((index, Address.parse(text)))
         except ValueError:
             said.append(_bad_address(text, (*at, "dependsOn", index)))
     ignored = []
@@ -199,7 +233,7 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
             ignored.append(written(inside_spec(parse_path(text))))
         except ValueError as error:
             path = (*at, "lifecycle", "ignore", index)
-            said.append(Fault(Code.PATH, f"The path {error}.", path, 'for example columns[0].default or labels["a.b"]'))
+            said.append(Fault(Code.PATH, str(error), path, 'for example columns[0].default or labels["a.b"]'))
     moved_from = None
     if model.moved is not None:
         path = (*at, "moved", "from")
@@ -210,15 +244,29 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
         else:
             if moved_from.kind != kind:
                 hint = f"write {kind}/{moved_from.name}, or delete the one and create the other"
-                said.append(Fault(Code.MOVED, f"A {kind} cannot have been {moved_from} before: the kinds differ.", path, hint))
+                said.append(
+                    Fault(
+                        Code.MOVED,
+                        f"A resource of kind {kind} cannot have been {moved_from} before: the kinds differ.",
+                        path,
+                        hint,
+                    )
+                )
     lifecycle = Lifecycle(
         model.lifecycle.protect,
         model.lifecycle.retain,
         tuple(ignored),
         Replace(model.lifecycle.replace) if model.lifecycle.replace else None,
     )
-    return Envelope(tuple(depends_on), lifecycle, model.owner, model.description, model.labels, moved_from), said
+    return Envelope(
+        tuple(depends_on), lifecycle, model.owner, model.description, model.labels, moved_from
+    ), said
 
 
 def _bad_address(text: str, path: Path) -> Fault:
-    return Fault(Code.ADDRESS, f"{text!r} is not an address.", path, "an address is Kind/name, for example Index/accounts-by-email")
+    return Fault(
+        Code.ADDRESS,
+        f"{quoted(text)} is not an address.",
+        path,
+        "an address is Kind/name, for example Index/accounts-by-email",
+    )

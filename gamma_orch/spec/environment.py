@@ -4,11 +4,11 @@
 To extend it, add a field: the schema, `explain` and every error message follow from the model.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gamma_orch.spec.model import Item, Spec
+from gamma_orch.spec.model import Spec
 
 
 class Generate(Spec):
@@ -29,7 +29,7 @@ class SecretSource(Spec):
     """Make it up at first use and keep it under .gamma/ (for development)."""
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "SecretSource":
+    def _exactly_one(self) -> "SecretSource":  # noqa: N804
         given = [name for name in ("env", "file", "generate") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -52,7 +52,7 @@ class TargetSpec(Spec):
     """How many steps may run on it at once."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> "TargetSpec":
+    def _one_place(self) -> "TargetSpec":  # noqa: N804
         if self.embedded == (self.url is not None):
             raise ValueError("A target is either embedded (embedded: true) or has a url.")
         return self
@@ -63,9 +63,9 @@ class EnvironmentSpec(Spec):
 
     variables: dict[str, Any] = Field(default_factory=dict)
     """Values for ${var.name}; maps are reached into with ${var.name.key}."""
-    secrets: dict[str, Item[SecretSource]] = Field(default_factory=dict)
+    secrets: dict[str, SecretSource] = Field(default_factory=dict)
     """Where ${secret.name} comes from. One not named here is read from GAMMA_SECRET_<NAME>."""
-    targets: dict[str, Item[TargetSpec]] = Field(default_factory=dict)
+    targets: dict[str, TargetSpec] = Field(default_factory=dict)
     """The systems that resources of this environment are put on, by name."""
 
 
@@ -73,5 +73,3 @@ def default_source(name: str) -> SecretSource:
     """The source of a secret that the environment does not declare."""
     spelled = "".join(c.upper() if c.isalnum() else "_" for c in name)
     return SecretSource(env=f"GAMMA_SECRET_{spelled}")
-
-

@@ -21,18 +21,15 @@ from typing import NamedTuple
 from gamma_orch.core.address import KIND, NAME, Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean
-from gamma_orch.core.leaves import LEAVES, Ref, Template, Unknown
+from gamma_orch.core.leaves import LEAVES, Ref, Template
 from gamma_orch.spec.codes import Code
-from gamma_orch.spec.complaints import Fault, found
+from gamma_orch.spec.complaints import BROKEN, Fault, found
 
 # What one document may grow to through expressions: texts' characters plus 16 for any other value.
 # Without it ten lines that double each other would fill the memory.
 MAX_GROWTH = 4 << 20
 MAX_VALUE_DEPTH = 32
 MAX_VARIABLE_CHAIN = 32
-
-# Stands in for what could not be evaluated: it passes every check, so that one mistake is said once.
-BROKEN = Unknown("of an error in the specs")
 
 _OPEN = re.compile(r"\$\$\{|\$\{")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -43,13 +40,13 @@ _LITERAL = "write $${ for a literal ${"
 class Form(Enum):
     VARIABLE = "var"
     ENVIRONMENT = "env"
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105
     OUTPUT = "output"
 
 
 class Expression(NamedTuple):
     form: Form
-    parts: tuple[str, ...]  # var: name and keys; secret: name; output: output
+    names: tuple[str, ...]  # var: name and keys; secret: name; output: output
     address: Address | None  # output: of what
     ordinal: int  # which `${` or `$${` of its text, from 0
 
@@ -78,7 +75,12 @@ def parse(text: str) -> tuple[str | Expression | Malformed, ...]:
             again = text.find("${", opening.end())
             if end < 0 or -1 < again < end:
                 parts.append(
-                    Malformed(Code.EXPRESSION, "An expression ${ is opened and not closed.", f"close it with }}, or {_LITERAL}", ordinal)
+                    Malformed(
+                        Code.EXPRESSION,
+                        "An expression ${ is opened and not closed.",
+                        f"close it with }}, or {_LITERAL}",
+                        ordinal,
+                    )
                 )
                 return tuple(parts)
             parts.append(_expression(text[opening.end() : end].strip(), ordinal))
@@ -97,7 +99,10 @@ def _expression(body: str, ordinal: int) -> Expression | Malformed:
         name, dot, output = tail.rpartition(".")
         if not dot or not KIND.fullmatch(kind) or not NAME.fullmatch(name) or not output.isidentifier():
             return Malformed(
-                Code.EXPRESSION, f"${{{shown}}} is not of the form ${{Kind/name.output}}.", "for example ${Database/main.url}", ordinal
+                Code.EXPRESSION,
+                f"${{{shown}}} is not of the form ${{Kind/name.output}}.",
+                "for example ${Database/main.url}",
+                ordinal,
             )
         return Expression(Form.OUTPUT, (output,), Address(kind, name), ordinal)
     match head:
@@ -158,7 +163,12 @@ class Evaluation:
             for key, value in tree.items():
                 if "${" in key:
                     self._report(
-                        Fault(Code.UNKNOWN_EXPRESSION, "An expression cannot be a key.", (*path, key), "use it in the value")
+                        Fault(
+                            Code.UNKNOWN_EXPRESSION,
+                            "An expression cannot be a key.",
+                            (*path, key),
+                            "use it in the value",
+                        )
                     )
                 new = self._walk(value, (*path, key))
                 if new is not value:
@@ -172,10 +182,11 @@ class Evaluation:
     def _text(self, text: str, path: Path) -> Json:
         parts = parse(text)
         if len(parts) == 1:
-            return parts[0] if type(parts[0]) is str else self._value(parts[0], path)
+            (only,) = parts
+            return only if isinstance(only, str) else self._value(only, path)
         written: list[Json] = []
         for part in parts:
-            if type(part) is str:
+            if isinstance(part, str):
                 written.append(part)
                 continue
             value = self._value(part, path)
@@ -197,27 +208,33 @@ class Evaluation:
                 )
         return _joined(written)
 
-    def _value(self, part: Json, path: Path) -> Json:
-        match part:
-            case Malformed(code, message, hint, ordinal):
-                self._report(Fault(code, message, path, hint, ordinal=ordinal))
-                return BROKEN
-            case Expression(Form.ENVIRONMENT):
-                value: Json = self._environment
-            case Expression(Form.VARIABLE, names):
-                value = self._variable(names)
-            case Expression(Form.SECRET, (name,)):
-                value = self._secret(name)
-            case Expression(Form.OUTPUT, (output,), Address() as address):
-                fault = self._output(address, output)
-                value = fault or Ref(address, output)
-                if fault is None:
-                    self.needs.add(address)
+    def _value(self, part: Expression | Malformed, path: Path) -> Json:
+        if isinstance(part, Malformed):
+            self._report(Fault(part.code, part.message, path, part.hint, ordinal=part.ordinal))
+            return BROKEN
+        value: Json
+        match part.form:
+            case Form.ENVIRONMENT:
+                value = self._environment
+            case Form.VARIABLE:
+                value = self._variable(part.names)
+            case Form.SECRET:
+                value = self._secret(part.names[0])
+            case Form.OUTPUT:
+                value = self._asked(part.address, part.names[0])
         if type(value) is Fault:
             if value.message:
                 self._report(value._replace(path=path, ordinal=part.ordinal))
             return BROKEN
         return value if self._affordable(value) else self._too_large(part, path)
+
+    def _asked(self, address: Address | None, output: str) -> Json:
+        assert address is not None
+        fault = self._output(address, output)
+        if fault is not None:
+            return fault
+        self.needs.add(address)
+        return Ref(address, output)
 
     def _affordable(self, value: Json) -> bool:
         """Count a value's size against what the document may still grow by."""
@@ -240,7 +257,8 @@ class Evaluation:
         self._report(
             Fault(
                 Code.EXPANSION,
-                f"With this expression the document grows beyond {MAX_GROWTH >> 20} MiB or {MAX_VALUE_DEPTH} levels.",
+                f"With this expression the document grows beyond {MAX_GROWTH >> 20} MiB "
+                f"or {MAX_VALUE_DEPTH} levels.",
                 path,
                 "variables that hold each other several times grow with every step",
                 ordinal=part.ordinal,
@@ -259,7 +277,8 @@ def _joined(parts: list[Json]) -> Json:
         return "".join(parts)
     joined: list[Json] = []
     for are_texts, run in groupby(parts, lambda part: type(part) is str):
-        joined += ["".join(run)] if are_texts else run
+        neighbours = list(run)
+        joined += ["".join(neighbours)] if are_texts else neighbours
     return Template(tuple(joined))
 
 

@@ -7,7 +7,7 @@ A path is the document's own: keys as in YAML, numbers for list items, any key f
 import types
 import typing
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, Union
 
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ def alias(name: str, info: FieldInfo) -> str:
     return info.alias or name
 
 
-@lru_cache(maxsize=None)
+@cache
 def by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {alias(name, info): info for name, info in model.model_fields.items()}
 

@@ -15,6 +15,7 @@ from gamma_orch.core.address import NAME
 from gamma_orch.core.diagnostic import Diagnostic, Span
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.load import MAX_BYTES
+from gamma_orch.spec.words import printable
 
 SPECS = "specs"
 ENVIRONMENTS = "environments"
@@ -64,7 +65,7 @@ def read(root: Path | str, environment: str | None) -> Tree:
 def environments(root: Path | str) -> tuple[str, ...]:
     """The names of the environments a project has: the folders below `environments/`."""
     try:
-        with os.scandir(os.path.join(root, ENVIRONMENTS)) as entries:
+        with os.scandir(f"{root}{os.sep}{ENVIRONMENTS}") as entries:
             return tuple(sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir()))
     except OSError:
         return ()
@@ -76,7 +77,7 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
     pending: list[tuple[str, frozenset[str]]] = [(folder, frozenset())]
     while pending:
         here, above = pending.pop()
-        full = os.path.join(base, here)
+        full = f"{base}{os.sep}{here}"
         try:
             entries = sorted(os.scandir(full), key=lambda entry: entry.name)
         except FileNotFoundError:
@@ -97,7 +98,7 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
                     yield Diagnostic(
                         Code.OUTSIDE,
                         "This link leads out of the project; it is not followed.",
-                        Span(_printable(name)),
+                        Span(printable(name, 400)),
                         hint="copy the file into the project",
                     )
             elif _is_folder(entry):
@@ -110,10 +111,12 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
 def _content(base: str, name: str) -> bytes | Diagnostic:
     try:
         # Without O_NONBLOCK a named pipe that somebody left there would stop everything.
-        descriptor = os.open(os.path.join(base, name), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(f"{base}{os.sep}{name}", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Diagnostic(Code.UNREADABLE, "This is not a regular file.", Span(name), hint="remove it")
+                return Diagnostic(
+                    Code.UNREADABLE, "This is not a regular file.", Span(name), hint="remove it"
+                )
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         return _unreadable(name, error)
@@ -121,16 +124,12 @@ def _content(base: str, name: str) -> bytes | Diagnostic:
 
 def _unreadable(name: str, error: OSError) -> Diagnostic:
     message = f"It cannot be read: {error.strerror or error}."
-    return Diagnostic(Code.UNREADABLE, message, Span(_printable(name)), hint="check its permissions")
+    return Diagnostic(Code.UNREADABLE, message, Span(printable(name, 400)), hint="check its permissions")
 
 
 def _odd_name(name: str) -> Diagnostic:
     message = "The name of this file has characters that cannot be shown."
-    return Diagnostic(Code.UNREADABLE, message, Span(_printable(name)), hint="rename it")
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in name)
+    return Diagnostic(Code.UNREADABLE, message, Span(printable(name, 400)), hint="rename it")
 
 
 def _inside(base: str, path: str) -> bool:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from gamma_orch.core.address import Address
 
 
-def no_checks(resources: Sequence[Resource], all_resources: "Mapping[Address, Resource]") -> Iterable[Diagnostic]:
+def no_checks(
+    resources: Sequence[Resource], all_resources: "Mapping[Address, Resource]"
+) -> Iterable[Diagnostic]:
     return ()
 
 

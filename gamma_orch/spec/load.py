@@ -10,12 +10,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import Diagnostic, Span
+from gamma_orch.core.diagnostic import Diagnostic, Path, Span
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.positions import Document, Documents
+from gamma_orch.spec.words import printable
 
 # Bump it when the meaning of a text changes: it is part of the cache's name for what it holds.
 FORMAT = 1
@@ -102,187 +104,143 @@ def pieces(text: str) -> list[Piece]:
 
 
 def _read(file: str, content: bytes) -> tuple[Parsed, list[Diagnostic]]:
-    from gamma_orch.spec import syntax
-
     text, problems = _text(file, content)
     if problems:
         return [], problems
     cut = pieces(text)
     if len(cut) > MAX_DOCUMENTS + 1:
-        problem = Diagnostic(
-            Code.TOO_MANY_DOCUMENTS,
-            f"The file has {len(cut):,} documents; at most {MAX_DOCUMENTS:,} are read from one file.",
-            Span(file),
-            hint="split it into several files",
-        )
-        return [], [problem]
+        message = f"The file has {len(cut):,} documents; at most {MAX_DOCUMENTS:,} are read from one file."
+        return [], [_fault(Code.TOO_MANY_DOCUMENTS, message, Span(file), "split it into several files")]
     entries: Parsed = []
     for piece in cut:
-        body, faults = _body(file, piece)
+        entry, faults = _document(file, piece)
         problems += faults
-        if body is None:
-            continue
-        if (read := syntax.quick(body)) is not None:
-            data, first = read
-        else:
-            reading = syntax.careful(body, piece.line)
-            data, first = reading.data, reading.first
-            problems += [
-                Diagnostic(p.code, p.message, _span(file, piece, p.spot), p.path, hint=p.hint)
-                for p in reading.problems
-            ]
-            if reading.problems:
-                continue
-        if data is None:
-            continue
-        if type(data) is not dict:
-            problems.append(
-                Diagnostic(
-                    Code.NOT_A_MAP,
-                    f"A document is a map with apiVersion, kind, metadata and spec; here is {_named(data)}.",
-                    _span(file, piece, first),
-                    hint="give each resource its own document, separated by a line ---",
-                )
-            )
-            continue
-        if "\\" in body and (path := _nul(data)) is not None:
-            place = syntax.careful(body).places[path]  # type: ignore[index]
-            problems.append(
-                Diagnostic(
-                    Code.CHARACTER,
-                    "The escape \\0 puts a NUL character into a text; most targets cannot store one.",
-                    _span(file, piece, place.value),
-                    path,
-                    hint="take it away",
-                )
-            )
-            continue
-        # An escape may hide a `$` or a `{`: a document with one is looked at as if it had both.
-        entries.append((piece.line + first[0], "${" in body or "\\" in body, data))
+        if entry is not None:
+            entries.append(entry)
     return entries, problems
+
+
+def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]] | None, list[Diagnostic]]:
+    """One document, or what is wrong with it; neither for one without content."""
+    from gamma_orch.spec.syntax import quick
+
+    body, problems = _body(file, piece)
+    if body is None:
+        return None, problems
+    if (read := quick(body)) is not None:
+        data, first = read
+    else:
+        from gamma_orch.spec.careful import Careful
+
+        return None, [
+            Diagnostic(
+                problem.code,
+                problem.message,
+                _span(file, piece, problem.spot),
+                tuple(printable(part) if isinstance(part, str) else part for part in problem.path),
+                None,
+                problem.hint,
+            )
+            for problem in Careful(body, piece.line).problems
+        ]
+    if data is None:
+        return None, []
+    if type(data) is not dict:
+        sort = "a list" if type(data) is list else "a text" if type(data) is str else "a single value"
+        message = f"A document is a map with apiVersion, kind, metadata and spec; here is {sort}."
+        hint = "give each resource its own document, separated by a line ---"
+        return None, [_fault(Code.NOT_A_MAP, message, _span(file, piece, first), hint)]
+    if "\\" in body and (found := _unseen(data, ())) is not None:
+        from gamma_orch.spec.careful import Careful
+
+        path, message = found
+        span = _span(file, piece, Careful(body).places[path].value)
+        shown = tuple(printable(part) if type(part) is str else part for part in path)
+        return None, [_fault(Code.CHARACTER, message, span, "take the escape away", shown)]
+    # An escape may hide a `$` or a `{`: a document with one is looked at as if it had both.
+    return (piece.line + first[0], "${" in body or "\\" in body, data), []
 
 
 def _text(file: str, content: bytes) -> tuple[str, list[Diagnostic]]:
     """A file's text, or why it is none."""
 
-    def fault(code: Code, message: str, hint: str, span: Span) -> tuple[str, list[Diagnostic]]:
-        return "", [Diagnostic(code, message, span, hint=hint)]
-
     if len(content) > MAX_BYTES:
-        return fault(
-            Code.TOO_LARGE,
-            f"The file is larger than 1 MiB ({len(content):,} bytes).",
-            "split it; bulk data belongs into an artifact, not into specs",
-            Span(file),
-        )
+        message = f"The file is larger than {MAX_BYTES >> 20} MiB."
+        hint = "split it; bulk data belongs into an artifact, not into specs"
+        return "", [_fault(Code.TOO_LARGE, message, Span(file), hint)]
     for mark, name in _OTHER_ENCODINGS:
         if content.startswith(mark):
-            return fault(
-                Code.ENCODING, f"The file is {name}; specs are UTF-8.", "save it as UTF-8", Span(file, 1, 1)
-            )
+            message = f"The file is {name}; specs are UTF-8."
+            return "", [_fault(Code.ENCODING, message, Span(file, 1, 1), "save it as UTF-8")]
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8")
-        return fault(
-            Code.ENCODING,
-            f"Byte {error.start} (0x{content[error.start]:02x}) is not UTF-8.",
-            "save the file as UTF-8; what is not text does not belong into specs",
-            _at(file, before, len(before)),
-        )
+        message = f"Byte {error.start} (0x{content[error.start]:02x}) is not UTF-8."
+        hint = "save the file as UTF-8; what is not text does not belong into specs"
+        return "", [_fault(Code.ENCODING, message, _at(file, before, len(before)), hint)]
     text = text.removeprefix("\ufeff")
     if (found := _BARE_RETURN.search(text)) is not None:
-        return fault(
-            Code.LINE_END,
-            "A line ends with a carriage return alone.",
-            "end lines with a line feed, as every editor on Linux and macOS does",
-            _at(file, text, found.start()),
-        )
+        message = "A line ends with a carriage return alone."
+        hint = "end lines with a line feed, as every editor on Linux and macOS does"
+        return "", [_fault(Code.LINE_END, message, _at(file, text, found.start()), hint)]
     problems = []
-    for found in _REFUSED.finditer(text):
+    for found in islice(_REFUSED.finditer(text), 5):
         character = found.group()
         name = _NAMES.get(character, f"the control character U+{ord(character):04X}")
-        problems.append(
-            Diagnostic(
-                Code.CHARACTER,
-                f"Here stands {name}, which nobody can see.",
-                _at(file, text, found.start()),
-                hint="remove it, or write it as an escape in double quotes",
-            )
-        )
-        if len(problems) == 5:
-            break
+        hint = "remove it, or write it as an escape in double quotes"
+        message = f"Here stands {name}, which nobody can see."
+        problems.append(_fault(Code.CHARACTER, message, _at(file, text, found.start()), hint))
     return text, problems
 
 
 def _body(file: str, piece: Piece) -> tuple[str | None, list[Diagnostic]]:
-    """The text the parser gets: without directives, and None where nothing but they stand."""
+    """The text the parser gets: None where nothing but comments and directives stand."""
     text = piece.text
     if text.startswith("..."):
         text = text[3:]
         if not _BLANK.fullmatch(text.partition("\n")[0]):
-            return None, [
-                Diagnostic(
-                    Code.SYNTAX,
-                    "Nothing may follow '...' on its line.",
-                    Span(file, piece.line, 4),
-                    hint="begin the next document with a line ---",
-                )
-            ]
-    if "%" not in text:
-        return text, []
-    problems = []
-    lines = text.split("\n")
-    directives = False
-    for number, line in enumerate(lines):
+            message = "Nothing may follow '...' on its line."
+            hint = "begin the next document with a line ---"
+            return None, [_fault(Code.SYNTAX, message, Span(file, piece.line, 4), hint)]
+    problems: list[Diagnostic] = []
+    directive = False
+    for number, line in enumerate(text.split("\n") if "%" in text else ()):
+        here = Span(file, piece.line + number, 1)
         if line.startswith("%"):
-            directives = True
+            directive = True
             if not _YAML_DIRECTIVE.fullmatch(line):
-                problems.append(
-                    Diagnostic(
-                        Code.DIRECTIVE,
-                        f"{line.split()[0][:40]} is a directive; only %YAML 1.2 may stand here.",
-                        Span(file, piece.line + number, 1),
-                        hint="remove the line",
-                    )
-                )
+                message = f"{line.split()[0][:40]} is a directive; only %YAML 1.2 may stand here."
+                problems.append(_fault(Code.DIRECTIVE, message, here, "remove the line"))
         elif not _BLANK.fullmatch(line):
-            if directives and not problems:
-                problems.append(
-                    Diagnostic(
-                        Code.DIRECTIVE,
-                        "A directive must be followed by a line ---.",
-                        Span(file, piece.line + number, 1),
-                        hint="put --- above this line, or remove the directive",
-                    )
-                )
-            return (None if problems else text), problems
-    return None, problems
+            if directive and not problems:
+                message = "A directive must be followed by a line ---."
+                hint = "put --- above this line, or remove the directive"
+                problems.append(_fault(Code.DIRECTIVE, message, here, hint))
+            break
+    return None if directive or problems else text, problems
 
 
-def _nul(data: Json, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:
-    """The path of the first text with a NUL character. The depth was bounded by the parser."""
+def _unseen(data: Json, path: Path) -> tuple[Path, str] | None:
+    """The first text that an escape gave a NUL, or key it gave anything invisible. The depth is bounded."""
     if type(data) is str:
-        return path if "\x00" in data else None
+        message = "An escape puts a NUL character into this text; most targets cannot store one."
+        return (path, message) if "\0" in data else None
     if type(data) is dict:
         for key, value in data.items():
-            if "\x00" in key:
-                return (*path, key)
-            if (found := _nul(value, (*path, key))) is not None:
+            if not key.isprintable():
+                return (*path, key), "An escape puts an invisible character into this key."
+            if (found := _unseen(value, (*path, key))) is not None:
                 return found
     elif type(data) is list:
         for index, value in enumerate(data):
-            if (found := _nul(value, (*path, index))) is not None:
+            if (found := _unseen(value, (*path, index))) is not None:
                 return found
     return None
 
 
-def _named(data: Json) -> str:
-    if type(data) is list:
-        return "a list"
-    if type(data) is str:
-        return "a text"
-    return "a single value"
+def _fault(code: Code, message: str, span: Span, hint: str, path: Path = ()) -> Diagnostic:
+    return Diagnostic(code, message, span, path, None, hint)
 
 
 def _span(file: str, piece: Piece, spot: tuple[int, int]) -> Span:

@@ -8,8 +8,8 @@ is no number, `yes` is no truth value.
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, WrapValidator, field_validator
-from pydantic_core.core_schema import ValidatorFunctionWrapHandler
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, WrapValidator, field_validator
+from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler
 
 from gamma_orch.core.leaves import LEAVES
 
@@ -32,6 +32,11 @@ class Names:
 
     def __init__(self, *kinds: str) -> None:
         self.kinds = kinds
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "x-gamma-kinds": list(self.kinds)}
 
     def __repr__(self) -> str:
         return f"Names({', '.join(self.kinds)})"

@@ -6,6 +6,7 @@ The inverse of `core.diagnostic.written`. Used for lifecycle.ignore and for `gam
 import re
 
 from gamma_orch.core.diagnostic import Path
+from gamma_orch.spec.words import quoted
 
 _PART = re.compile(r"""(?:^|(?<=.)\.)([A-Za-z_$][A-Za-z0-9_$-]*)|\[([0-9]+)\]|\["([^"]+)"\]""")
 
@@ -17,12 +18,12 @@ def parse_path(text: str) -> Path:
     while at < len(text):
         found = _PART.match(text, at)
         if found is None:
-            raise ValueError(f"{text!r} cannot be read from {text[at:]!r} on")
-        name, index, quoted = found.groups()
-        parts.append(int(index) if index is not None else name or quoted)
+            raise ValueError(f"The path {quoted(text)} cannot be read from {quoted(text[at:])} on.")
+        name, index, odd = found.groups()
+        parts.append(int(index) if index is not None else name or odd)
         at = found.end()
     if not parts:
-        raise ValueError("the path is empty")
+        raise ValueError("The path is empty.")
     return tuple(parts)
 
 

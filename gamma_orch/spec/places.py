@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, Span
-from gamma_orch.spec.positions import Document, Documents, Part
+from gamma_orch.spec.positions import Document, Documents, Part, has
 
 
 class Origin(NamedTuple):
@@ -51,10 +51,9 @@ def _reach(data: Json, path: Path) -> tuple[int, bool]:
     """How many parts of a path exist in a document, and whether it decides what stands at its end."""
     replaced = False
     for count, part in enumerate(path):
-        if isinstance(data, dict) and part in data:
+        if has(data, part):
+            replaced = replaced or isinstance(data, list)
             data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data, replaced = data[part], True
         else:
             # Below a list or a single value that a patch put there, nothing else's keys show.
             return count, count > 0 and (replaced or not isinstance(data, dict))

@@ -17,8 +17,8 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, Span
 
 if TYPE_CHECKING:
+    from gamma_orch.spec.careful import Places
     from gamma_orch.spec.load import Piece
-    from gamma_orch.spec.syntax import Places
 
 # Where an expression may begin in the text of a file; `$${` is a literal `${`.
 _DOLLAR = re.compile(r"\$\$\{|\$\{")
@@ -29,6 +29,13 @@ class Part(Enum):
 
     KEY = "key"
     VALUE = "value"
+
+
+def has(data: Json, part: str | int) -> bool:
+    """Whether a map has this key, or a list this position."""
+    if isinstance(data, dict):
+        return part in data
+    return isinstance(data, list) and isinstance(part, int) and part < len(data)
 
 
 class Document(NamedTuple):
@@ -47,7 +54,9 @@ class Documents:
     items: tuple[Document, ...] = ()
     texts: Mapping[str, bytes] = field(default_factory=dict)
     _pieces: "dict[str, list[Piece]]" = field(default_factory=dict, repr=False, compare=False)
-    _places: "dict[tuple[str, int], tuple[Piece, Places]]" = field(default_factory=dict, repr=False, compare=False)
+    _places: "dict[tuple[str, int], tuple[Piece, Places]]" = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def span(self, document: Document, path: Path = (), part: Part = Part.VALUE) -> Span:
         """The place of a key or value; of the nearest one around it where there is none."""
@@ -75,7 +84,7 @@ class Documents:
         return self.span(document, path)
 
     def _look(self, document: Document) -> "tuple[Piece, Places]":
-        from gamma_orch.spec import load, syntax
+        from gamma_orch.spec import careful, load
 
         known = self._places.get((document.file, document.line))
         if known is not None:
@@ -84,12 +93,11 @@ class Documents:
         if cut is None:
             cut = self._pieces[document.file] = load.pieces(load.decoded(self.texts.get(document.file, b"")))
         piece = cut[max(bisect_right(cut, document.line, key=lambda piece: piece.line) - 1, 0)]
-        places = syntax.careful(_body(piece)).places or {}
+        places = careful.Careful(_body(piece)).places
         self._places[document.file, document.line] = piece, places
         return piece, places
 
 
 def _body(piece: "Piece") -> str:
     # Line ends of documents (`...`) are blanked as `spec.load` does, so that offsets agree.
-    text = piece.text
-    return text[3:] if text.startswith("...") else text
+    return piece.text.removeprefix("...")

@@ -8,7 +8,7 @@ ten thousand resources of one kind the annotations are read once. `spec.resolve`
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -26,14 +26,14 @@ from gamma_orch.spec.model import Names
 _AS_IS = frozenset({str, int, float, bool, type(None), *LEAVES})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _attributes(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
     return tuple((name, alias(name, info)) for name, info in model.model_fields.items())
 
 
 def plain(value: Any) -> Json:
     """A validated value as JSON: fields as in YAML, defaults filled in, leaves kept."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _AS_IS:
         return value
     if kind is list:
@@ -85,7 +85,7 @@ class Finder:
         return named
 
 
-@lru_cache(maxsize=None)
+@cache
 def finder(model: type[BaseModel]) -> Finder:
     return Finder(model)
 
@@ -143,10 +143,8 @@ def _of_annotation(annotation: Any, metadata: Iterable[Any] = ()) -> _Walk | Non
     if names:
         walks.append(_of_text(tuple(kind for mark in names for kind in mark.kinds)))
     for member in _members(annotation):
-        if typing.get_origin(member) is typing.Annotated:
-            inner = _of_annotation(member)
-        else:
-            inner = _of_plain(member)
+        annotated = typing.get_origin(member) is typing.Annotated
+        inner = _of_annotation(member) if annotated else _of_plain(member)
         if inner is not None:
             walks.append(inner)
     if len(walks) <= 1:
@@ -178,32 +176,37 @@ def _of_plain(annotation: Any) -> _Walk | None:
     if isinstance(origin, type) and issubclass(origin, BaseModel):
         return _of_model(origin)
     if origin is dict and len(arguments) == 2:
-        inner = _of_annotation(arguments[1])
-        keys = _of_annotation(arguments[0])
-        if inner is None and keys is None:
-            return None
-
-        def entries(value: Any, path: Path, named: list[Naming]) -> None:
-            if isinstance(value, dict):
-                for key, item in value.items():
-                    if keys is not None:
-                        keys(key, (*path, key), named)
-                    if inner is not None:
-                        inner(item, (*path, key), named)
-
-        return entries
+        return _of_map(_of_annotation(arguments[0]), _of_annotation(arguments[1]))
     if origin in (list, tuple, set, frozenset) and arguments:
-        element = _of_annotation(arguments[0])
-        if element is None:
-            return None
-
-        def items(value: Any, path: Path, named: list[Naming]) -> None:
-            if isinstance(value, list | tuple | set | frozenset):
-                for index, item in enumerate(value):
-                    element(item, (*path, index), named)
-
-        return items
+        return _of_list(_of_annotation(arguments[0]))
     return None
+
+
+def _of_map(keys: _Walk | None, values: _Walk | None) -> _Walk | None:
+    if keys is None and values is None:
+        return None
+
+    def entries(value: Any, path: Path, named: list[Naming]) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if keys is not None:
+                    keys(key, (*path, key), named)
+                if values is not None:
+                    values(item, (*path, key), named)
+
+    return entries
+
+
+def _of_list(element: _Walk | None) -> _Walk | None:
+    if element is None:
+        return None
+
+    def items(value: Any, path: Path, named: list[Naming]) -> None:
+        if isinstance(value, list | tuple | set | frozenset):
+            for index, item in enumerate(value):
+                element(item, (*path, index), named)
+
+    return items
 
 
 def _of_text(kinds: tuple[str, ...]) -> _Walk:

@@ -76,4 +76,6 @@ def _plugin_kinds(modules: Iterable[str]) -> "Iterable[Kind]":
             yield from import_module(name).KINDS
         except Exception as error:  # as above
             reason = f"{type(error).__name__}: {error}"
-            raise KindUnavailable(f"The plugin module {name} of {PLUGINS} cannot be used: {reason}") from error
+            raise KindUnavailable(
+                f"The plugin module {name} of {PLUGINS} cannot be used: {reason}"
+            ) from error

@@ -12,19 +12,20 @@ from types import MappingProxyType
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, Span, did_you_mean
+from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, Span
 from gamma_orch.core.leaves import LEAVES
 from gamma_orch.core.resource import Resource
 from gamma_orch.spec import envelope, overlays
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, checked, found
 from gamma_orch.spec.environment import EnvironmentSpec
-from gamma_orch.spec.expressions import BROKEN, Evaluation
+from gamma_orch.spec.expressions import Evaluation
 from gamma_orch.spec.kind import Kind, no_checks
+from gamma_orch.spec.lookup import Lookup
 from gamma_orch.spec.places import Origins
-from gamma_orch.spec.positions import Document, Documents, Part
-from gamma_orch.spec.references import Naming, finder, in_order, plain
-from gamma_orch.spec.registry import KindUnavailable, Registry
+from gamma_orch.spec.positions import Documents, Part
+from gamma_orch.spec.references import finder, in_order, plain
+from gamma_orch.spec.registry import Registry
 from gamma_orch.spec.scope import Scope, SecretDigest, scope
 from gamma_orch.spec.sorting import Sorted, sort
 
@@ -79,20 +80,13 @@ class _Resolving:
     ) -> None:
         self.documents = documents
         self.environment = environment
-        self.registry = registry
         self.diagnostics: list[Diagnostic] = []
-        self.kinds: dict[str, Kind | None] = {}
         self.sorted: Sorted = sort(documents, environment, registry.names(), environments)
         self.diagnostics += self.sorted.diagnostics
         self.origins = Origins(documents, self.sorted.resources, self.sorted.patched)
         self.scope: Scope = scope(documents, self.sorted.environment, environment, secret_digest)
-        self.diagnostics += self.scope.diagnostics
-        self.by_kind: dict[str, list[str]] = {}
-        for address in self.sorted.declared:
-            self.by_kind.setdefault(address.kind, []).append(address.name)
-        self.evaluation = Evaluation(
-            self.scope.variable, self.scope.secret, self._output_fault, environment
-        )
+        self.lookup = Lookup(environment, self.sorted, registry)
+        self.evaluation = Evaluation(self.scope.variable, self.scope.secret, self.lookup.output, environment)
 
     def result(self) -> Resolution:
         resources: dict[Address, Resource] = {}
@@ -104,6 +98,7 @@ class _Resolving:
         for cycle in cycles:
             self._cycle(cycle, resources)
         self._checks(order, resources)
+        self.diagnostics += self.scope.diagnostics
         self.diagnostics.sort(key=_by_place)
         wrong = any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
         desired = None
@@ -121,7 +116,6 @@ class _Resolving:
 
     def _resource(self, address: Address) -> Resource | None:
         faults: list[Fault] = []
-        kind = self._kind(address, faults)
         document = self.sorted.resources[address]
         dynamic = document.dynamic
         metadata: Json = document.data["metadata"]
@@ -136,20 +130,11 @@ class _Resolving:
             needs = self.evaluation.needs
         said, more = envelope.opened(metadata, address.kind)
         faults += more
-        value: Json = None
-        if kind is not None:
-            model, more = checked(kind.spec, spec, ("spec",))
-            faults += more
-            if model is not None:
-                value = plain(model)
-                find = finder(kind.spec)
-                if find.walk is not None:
-                    for naming in find(model, ("spec",)):
-                        if (need := self._named(naming, faults)) is not None:
-                            needs.add(need)
-        for index, need in enumerate(said.depends_on):
-            if self._exists(need, ("metadata", "dependsOn", index), faults):
-                needs.add(need)
+        value = self._checked(address.kind, spec, needs, faults)
+        for index, need in said.depends_on:
+            if (fault := self.lookup.missing(need, ("metadata", "dependsOn", index))) is not None:
+                faults.append(fault)
+            needs.add(need)
         if faults:
             self._report(address, faults)
             return None
@@ -166,16 +151,28 @@ class _Resolving:
             dynamic and _has_leaves(value),
         )
 
-    def _kind(self, address: Address, faults: list[Fault]) -> Kind | None:
-        if address.kind in self.kinds:
-            return self.kinds[address.kind]
-        kind = None
-        try:
-            kind = self.registry.get(address.kind)
-        except KindUnavailable as error:
-            faults.append(Fault(Code.PLUGIN, str(error), ("kind",), "install or repair the package it comes from"))
-        self.kinds[address.kind] = kind
-        return kind
+    def _checked(self, kind_name: str, spec: Json, needs: set[Address], faults: list[Fault]) -> Json:
+        """The spec with its defaults, if it is one of that kind. Adds to `needs` and `faults`."""
+        kind = self.lookup.kind(kind_name)
+        if type(spec) is not dict:
+            message = f"spec must be a map; it is {found(spec)}."
+            faults.append(Fault(Code.TYPE, message, ("spec",), "write the kind's fields below it, indented"))
+        if isinstance(kind, Fault):
+            faults.append(kind)
+        if type(spec) is not dict or not isinstance(kind, Kind):
+            return None
+        model, more = checked(kind.spec, spec, ("spec",))
+        faults += more
+        if model is None:
+            return None
+        find = finder(kind.spec)
+        for naming in find(model, ("spec",)) if find.walk is not None else ():
+            need = self.lookup.named(naming)
+            if isinstance(need, Fault):
+                faults.append(need)
+            elif need is not None:
+                needs.add(need)
+        return plain(model)
 
     def _report(self, address: Address, faults: list[Fault]) -> None:
         for fault in dict.fromkeys(faults):
@@ -183,79 +180,9 @@ class _Resolving:
                 span = self.origins.span_inside(address, fault.path, fault.ordinal)
             else:
                 span = self.origins.span(address, fault.path, fault.part)
-            self.diagnostics.append(Diagnostic(fault.code, fault.message, span, fault.path, address, fault.hint))
-
-    # --- references ---------------------------------------------------------------------------
-
-    def _named(self, naming: Naming, faults: list[Fault]) -> Address | None:
-        path, value, kinds = naming
-        if not isinstance(value, str):
-            if value is not BROKEN:
-                message = f"A reference is known before anything runs; it cannot be {found(value)}."
-                faults.append(Fault(Code.LEAF_MISPLACED, message, path, "write the resource's name, or use a variable"))
-            return None
-        if "/" in value or not kinds:
-            try:
-                address = Address.parse(value)
-            except ValueError:
-                faults.append(Fault(Code.ADDRESS, f"{value!r} is not an address.", path, "an address is Kind/name"))
-                return None
-            if kinds and address.kind not in kinds:
-                message = f"{address} is no {' or '.join(kinds)}."
-                faults.append(Fault(Code.REFERENCE, message, path, f"name a {' or a '.join(kinds)}"))
-                return None
-            return address if self._exists(address, path, faults) else None
-        matching = [kind for kind in kinds if (kind, value) in self.sorted.declared]
-        if len(matching) == 1:
-            return Address(matching[0], value)
-        if matching:
-            both = " and ".join(f"{kind}/{value}" for kind in matching)
-            faults.append(Fault(Code.AMBIGUOUS, f"{value!r} could be {both}.", path, f"write {matching[0]}/{value}"))
-            return None
-        names = [name for kind in kinds for name in self.by_kind.get(kind, ())]
-        hint = self._removed_hint(kinds, value) or did_you_mean(value, names)
-        if not names:
-            hint = hint or f"no {' or '.join(kinds)} is declared for {self.environment}"
-        faults.append(Fault(Code.REFERENCE, f"There is no {' or '.join(kinds)} named {value!r}.", path, hint))
-        return None
-
-    def _exists(self, address: Address, path: Path, faults: list[Fault]) -> bool:
-        fault = self._missing(address)
-        if fault is not None:
-            faults.append(fault._replace(path=path))
-        return fault is None
-
-    def _missing(self, address: Address) -> Fault | None:
-        if address in self.sorted.declared:
-            return None
-        names = self.registry.names()
-        if address.kind not in names:
-            hint = did_you_mean(address.kind, names)
-            return Fault(Code.REFERENCE, f"There is no kind {address.kind!r}.", (), hint)
-        hint = self._removed_hint((address.kind,), address.name)
-        if not hint:
-            hint = did_you_mean(address.name, self.by_kind.get(address.kind, ()))
-        if not hint:
-            near = did_you_mean(str(address), map(str, self.sorted.declared))
-            hint = near if near.startswith("did") else ""
-        return Fault(Code.REFERENCE, f"There is no {address}.", (), hint)
-
-    def _removed_hint(self, kinds: Sequence[str], name: str) -> str:
-        for kind in kinds:
-            if (patch := self.sorted.removed.get(Address(kind, name))) is not None:
-                return f"{patch.file} removes it from {self.environment}"
-        return ""
-
-    def _output_fault(self, address: Address, output: str) -> Fault | None:
-        if (missing := self._missing(address)) is not None:
-            return missing
-        kind = self._kind(address, [])
-        if kind is None or output in kind.outputs:
-            return None
-        if not kind.outputs:
-            return Fault(Code.OUTPUT, f"A {address.kind} has no outputs.", ())
-        hint = did_you_mean(output, kind.outputs)
-        return Fault(Code.OUTPUT, f"A {address.kind} has no output {output!r}.", (), hint)
+            self.diagnostics.append(
+                Diagnostic(fault.code, fault.message, span, fault.path, address, fault.hint)
+            )
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -278,7 +205,11 @@ class _Resolving:
     def _cycle(self, cycle: list[Address], resources: dict[Address, Resource]) -> None:
         shown = [*cycle, cycle[0]]
         if len(shown) > 12:
-            text = " -> ".join(map(str, shown[:6])) + f" -> … {len(shown) - 8:,} more … -> " + " -> ".join(map(str, shown[-2:]))
+            text = (
+                " -> ".join(map(str, shown[:6]))
+                + f" -> … {len(shown) - 8:,} more … -> "
+                + " -> ".join(map(str, shown[-2:]))
+            )
         else:
             text = " -> ".join(map(str, shown))
         places = ", ".join(f"{address} at {resources[address].span}" for address in cycle[:12])
@@ -293,13 +224,13 @@ class _Resolving:
         origin = self.sorted.patched.get(address)
         merged = origin.merged if origin else overlays.body(self.sorted.resources[address])
         for path, text in _texts(merged, ()):
-            if text in (need.name, str(need)) and path != ("metadata", "name") or f"${{{need}." in text:
+            if path != ("metadata", "name") and (text in (need.name, str(need)) or f"${{{need}." in text):
                 return path
         return ()
 
     def _checks(self, order: list[Address], resources: dict[Address, Resource]) -> None:
         """Let each kind look at its resources. Those are left out that, or whose needs, have faults."""
-        checking = [kind for kind in self.kinds.values() if kind is not None and kind.check is not no_checks]
+        checking = [kind for kind in self.lookup.kinds() if kind.check is not no_checks]
         if not checking:
             return
         sound: Mapping[Address, Resource] = resources

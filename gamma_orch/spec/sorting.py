@@ -14,6 +14,7 @@ from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, found
 from gamma_orch.spec.places import Origin
 from gamma_orch.spec.positions import Document, Documents
+from gamma_orch.spec.words import quoted
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class _Sorting:
         file = environment_file(self.name)
         patches = f"environments/{self.name}/patches/"
         kinds = self.kinds
-        for document in self.documents.items:
+        # What specs/ declares counts as the first, whatever the names of the folders.
+        for document in sorted(self.documents.items, key=_is_of_environment):
             address = envelope.address_of(document, kinds)
             if address is None:
                 self._report(document, None, envelope.faults(document, kinds))
@@ -95,24 +97,24 @@ class _Sorting:
         else:
             self.environment = document
             if address.name != self.name:
-                message = f"The environment in the folder {self.name} calls itself {address.name!r}."
+                message = f"The environment in the folder {self.name} calls itself {quoted(address.name)}."
                 fault = Fault(Code.MISPLACED, message, ("metadata", "name"), f"write name: {self.name}")
                 self._report(document, address, [fault])
 
     def _no_environment(self, file: str) -> None:
         if self.names and self.name not in self.names:
-            message = f"There is no environment {self.name!r}."
+            message = f"There is no environment {quoted(self.name)}."
             hint = did_you_mean(self.name, self.names)
         else:
-            message = f"The environment {self.name!r} has no {file}."
-            hint = f"write one with apiVersion: {envelope.API_VERSION}, kind: Environment, metadata: {{name: {self.name}}}"
+            message = f"The environment {quoted(self.name)} has no {file}."
+            hint = f"write apiVersion: gamma/v1, kind: Environment, metadata: {{name: {self.name}}}"
         self.diagnostics.append(Diagnostic(Code.ENVIRONMENT, message, Span(file), hint=hint))
 
     def _twice(self, address: Address, first: Document, second: Document) -> None:
         place = self.documents.span(first, ("metadata", "name"))
         hint = "give one of them another name"
         own = f"environments/{self.name}/"
-        if second.file.startswith(own) or first.file.startswith(own):
+        if second.file.startswith(own) and not first.file.startswith(own):
             hint = f"to change it for {self.name} only, write a patch below {own}patches/"
         message = f"{address} is declared twice; the first is at {place}."
         self._report(second, address, [Fault(Code.DECLARED_TWICE, message, ("metadata", "name"), hint)])
@@ -129,7 +131,11 @@ class _Sorting:
             return
         if base is None:
             near = did_you_mean(str(address), map(str, self.bases))
-            hint = near if near.startswith("did") else "a patch changes what specs/ declares; remove it, or declare it"
+            hint = (
+                near
+                if near.startswith("did")
+                else "a patch changes what specs/ declares; remove it, or declare it"
+            )
             for patch in own:
                 message = f"The patch hits nothing: there is no {address}."
                 self._report(patch, address, [Fault(Code.PATCH_TARGET, message, ("metadata", "name"), hint)])
@@ -138,7 +144,8 @@ class _Sorting:
         for conflict in overlays.conflicts(sound):
             first, second = sound[conflict.first], sound[conflict.second]
             place = self.documents.span(first, conflict.first_path)
-            message = f"Two patches of {address} write {written(conflict.second_path)} differently; the first is at {place}."
+            where = written(conflict.second_path)
+            message = f"Two patches of {address} write {where} differently; the first is at {place}."
             fault = Fault(Code.PATCH_CONFLICT, message, conflict.second_path, "keep one of them")
             self._report(second, address, [fault])
         body = overlays.body(base)
@@ -157,10 +164,20 @@ class _Sorting:
         if spec is None or type(spec) is dict:
             return True
         message = f"The spec of a patch is a map or null; it is {found(spec)}."
-        self._report(patch, address, [Fault(Code.TYPE, message, ("spec",), "null removes the resource from this environment")])
+        self._report(
+            patch,
+            address,
+            [Fault(Code.TYPE, message, ("spec",), "null removes the resource from this environment")],
+        )
         return False
 
     def _report(self, document: Document, address: Address | None, faults: Sequence[Fault]) -> None:
         for fault in faults:
             span = self.documents.span(document, fault.path, fault.part)
-            self.diagnostics.append(Diagnostic(fault.code, fault.message, span, fault.path, address, fault.hint))
+            self.diagnostics.append(
+                Diagnostic(fault.code, fault.message, span, fault.path, address, fault.hint)
+            )
+
+
+def _is_of_environment(document: Document) -> bool:
+    return document.file.startswith("environments/")

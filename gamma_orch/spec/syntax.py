@@ -1,18 +1,18 @@
-"""One YAML document's text -> plain data, or every problem of it with its place.
+"""One YAML document's text -> plain data, read event by event; it stops at the first oddity.
 
-The parser is libyaml through PyYAML, read event by event: no recursion, so nesting cannot exhaust
-a stack, and no intermediate tree. There are two looks at a text. The quick one (`places` is None)
-gives data or gives up at the first oddity; only then does the careful one run, which records the
-place of every key and value, goes on after each problem it can, and names them all.
+The parser is libyaml through PyYAML. There is no recursion, so nesting cannot exhaust a stack, and
+no intermediate tree. This quick look is all that a faultless text ever gets. A text with anything
+odd in it is read again by `spec.careful`, which builds on the class here, knows the place of every
+key and value, and says what is wrong.
 
-Called by `spec.load` for what its cache does not know, and by `spec.positions` when somebody
-wants a place. Importing this module imports PyYAML, so both do it late. Pure.
+Called by `spec.load` for what its cache does not know. Importing this module imports PyYAML, so
+that is done late. Pure.
 """
 
-from typing import NamedTuple
+from typing import Any, NoReturn
 
-from yaml.cyaml import CParser
-from yaml.error import Mark, MarkedYAMLError, YAMLError
+from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub forgets to export it
+from yaml.error import YAMLError
 from yaml.events import (
     AliasEvent,
     MappingEndEvent,
@@ -24,308 +24,138 @@ from yaml.events import (
 )
 
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import Path
 from gamma_orch.core.leaves import RESERVED
-from gamma_orch.spec import words
-from gamma_orch.spec.codes import Code
 from gamma_orch.spec.scalars import FIRST, WORDS, Refused, plain
 
 MAX_DEPTH = 32
-MAX_PROBLEMS = 50
+
+# An event of the parser. The library's own types allow marks to be None; libyaml always sets them.
+Event = Any
 
 Spot = tuple[int, int]  # line and column inside the text, both from 0
 
 
-class Place(NamedTuple):
-    """Where a value stands in its document's text."""
-
-    key: Spot  # of its key; of the value itself for a list item and for the root
-    value: Spot
-    start: int  # offset of a scalar's first character in the text, quotes included
-    end: int  # and behind its last; 0 and 0 for maps and lists
-
-
-Places = dict[Path, Place]
-
-
-class Problem(NamedTuple):
-    code: Code
-    message: str
-    hint: str
-    path: Path
-    spot: Spot
-
-
 class Oddity(Exception):
-    """The quick look met something that the careful look must explain."""
-
-
-class _Enough(Exception):
-    """The careful look cannot or should not go on."""
-
-
-# The key that stands in while a key that is no text is being passed over.
-_ODD_KEY = "?"
+    """The quick look met something that only the careful one can explain."""
 
 
 class Reading:
-    """One look at one text. `data` is None for a text with nothing but comments."""
+    """Builds the data of one text. What is odd goes to the methods `odd_…`, which raise here."""
 
-    def __init__(self, text: str, places: Places | None, first_line: int = 1) -> None:
-        self.text = text
-        self.first_line = first_line  # of the text in its file, from 1; for messages that name a line
-        self.places = places
-        self.problems: list[Problem] = []
-        self.data: Json = None
+    def __init__(self) -> None:
+        self.data: Json = None  # None for a text with nothing but comments
         self.first: Spot = (0, 0)  # where the document's content begins
-        self._stack: list[tuple[Json, str | None, bool]] = []
-        try:
-            self._read()
-        except _Enough:
-            pass
-        except YAMLError as error:
-            self._syntax(error)
+        self.here: Json = None  # the map or list being filled; None outside of all
+        self.key: str | None = None  # in a map: the key whose value comes next
+        # What is around `here`, outermost first; True where it stands as a key, which is odd.
+        self.around: list[tuple[Json, str | None, bool]] = []
 
-    def _read(self) -> None:
-        event_of = CParser(self.text).get_event
-        places = self.places
-        stack = self._stack
-        here: Json = None  # the map or list being filled; None outside of all
-        key: str | None = None  # in a map: the key whose value comes next
+    def read(self, text: str) -> None:
+        event_of = CParser(text).get_event
         while True:
-            event = event_of()
+            event: Event = event_of()
             kind = type(event)
             if kind is ScalarEvent:
-                resolved = event.value
-                if event.implicit[0] and (resolved in WORDS or resolved[0] in FIRST):
-                    resolved = plain(resolved)
-                if type(here) is dict:
-                    if key is None:
-                        key = self._key(here, event, resolved)
-                        continue
-                    here[key] = resolved
-                elif here is None:
-                    self.data = resolved
-                    self.first = (event.start_mark.line, event.start_mark.column)
-                else:
-                    here.append(resolved)
-                if places is not None:
-                    self._scalar(here, key, event)
-                if type(resolved) is Refused:
-                    self._note(here, key, event.start_mark, *resolved)
-                if event.anchor is not None or event.tag is not None:
-                    self._decorated(event, here, key)
-                key = None
-            elif kind is MappingStartEvent or kind is SequenceStartEvent:
-                child: Json = {} if kind is MappingStartEvent else []
-                odd = False
-                if type(here) is dict:
-                    if key is None:
-                        odd = True
-                        self._odd_key(here, event)
-                        key = _ODD_KEY
-                    here[key] = child
-                elif here is None:
-                    self.data = child
-                    self.first = (event.start_mark.line, event.start_mark.column)
-                else:
-                    here.append(child)
-                if places is not None:
-                    self._container(here, key, event)
-                if event.anchor is not None or event.tag is not None:
-                    self._decorated(event, here, key)
-                stack.append((here, key, odd))
-                if len(stack) > MAX_DEPTH:
-                    self._note(
-                        None,
-                        None,
-                        event.start_mark,
-                        Code.TOO_DEEP,
-                        f"The document is nested deeper than {MAX_DEPTH} levels.",
-                        "flatten it, or split it into several resources",
-                    )
-                    raise _Enough
-                here, key = child, None
+                self._scalar(event)
+            elif kind is MappingStartEvent:
+                self._open(event, {})
             elif kind is MappingEndEvent or kind is SequenceEndEvent:
-                here, key, odd = stack.pop()
-                if not odd:
-                    key = None
+                self._close()
+            elif kind is SequenceStartEvent:
+                self._open(event, [])
             elif kind is AliasEvent:
-                self._alias(here, key, event)
-                if type(here) is dict:
-                    key = _ODD_KEY if key is None else None
+                self.odd_alias(event)
             elif kind is StreamEndEvent:
                 return
 
-    # --- the careful look only: problems and places -------------------------------------------
+    def _scalar(self, event: Event) -> None:
+        value: Json = event.value
+        if event.implicit[0] and (value in WORDS or value[0] in FIRST):
+            value = plain(value)
+        if self.key is None and type(self.here) is dict:
+            self._key(event, value)
+        else:
+            self._put(event, value)
+            if type(value) is Refused:
+                self.odd_number(event, value)
+            if event.anchor is not None or event.tag is not None:
+                self.odd_mark(event)
+            self.key = None
 
-    def _path(self, here: Json, key: str | None) -> Path:
-        """The path of what is being read: its ancestors' keys and positions, then its own."""
-        parts: list[str | int] = []
-        for holder, own, _ in self._stack:
-            if holder is not None:
-                parts.append(own if own is not None else len(holder) - 1)
-        if key is not None:
-            parts.append(key)
-        elif type(here) is list:
-            parts.append(len(here) - 1)
-        return tuple(parts)
+    def _key(self, event: Event, resolved: Json) -> None:
+        key = event.value
+        if (
+            type(resolved) is not str
+            or key in self.here
+            or key in RESERVED
+            or (key == "<<" and event.implicit[0])
+            or event.anchor is not None
+            or event.tag is not None
+        ):
+            self.odd_key(event, resolved)
+        self.key = key
+        self.place_key(event)
 
-    def _note(self, here: Json, key: str | None, mark: Mark, code: Code, message: str, hint: str) -> None:
-        if self.places is None:
-            raise Oddity
-        if len(self.problems) >= MAX_PROBLEMS:
-            self.problems.append(
-                Problem(
-                    Code.MORE,
-                    f"This document has more than {MAX_PROBLEMS} problems; the rest is left out.",
-                    "mend those above first",
-                    (),
-                    (mark.line, mark.column),
-                )
-            )
-            raise _Enough
-        path = self._path(here, key)
-        self.problems.append(Problem(code, message, hint, path, (mark.line, mark.column)))
+    def _put(self, event: Event, value: Json) -> None:
+        here = self.here
+        if type(here) is dict:
+            here[self.key] = value
+        elif here is None:
+            self.data = value
+            self.first = (event.start_mark.line, event.start_mark.column)
+        else:
+            here.append(value)
+        self.place_value(event)
 
-    def _scalar(self, here: Json, key: str | None, event: ScalarEvent) -> None:
-        assert self.places is not None
-        path = self._path(here, key)
-        start, end = event.start_mark, event.end_mark
-        spot = (start.line, start.column)
-        known = self.places.get(path)
-        self.places[path] = Place(known.key if known and key is not None else spot, spot, start.index, end.index)
-
-    def _container(self, here: Json, key: str | None, event: MappingStartEvent | SequenceStartEvent) -> None:
-        assert self.places is not None
-        path = self._path(here, key)
-        spot = (event.start_mark.line, event.start_mark.column)
-        known = self.places.get(path)
-        self.places[path] = Place(known.key if known and key is not None else spot, spot, 0, 0)
-
-    def _key(self, here: dict[str, Json], event: ScalarEvent, resolved: Json) -> str:
-        """The scalar as a key: checked, and its place remembered for the value that follows."""
-        mark = event.start_mark
-        key: str = event.value
+    def _open(self, event: Event, child: Json) -> None:
+        odd = self.key is None and type(self.here) is dict
+        if odd:
+            self.odd_container(event)
+        self._put(event, child)
         if event.anchor is not None or event.tag is not None:
-            self._decorated(event, here, key)
-        if type(resolved) is not str:
-            self._note(
-                here,
-                key,
-                mark,
-                Code.KEY_NOT_TEXT,
-                f"The key {key or '(nothing)'} is not a text.",
-                f'put it in quotes: "{key}"' if key else "write a key before the colon",
-            )
-        elif key == "<<" and event.implicit[0]:
-            self._note(
-                here,
-                key,
-                mark,
-                Code.ALIAS,
-                "Merge keys (<<) are not part of this language.",
-                "write the fields out, use a variable ${var.…}, or a patch in the environment",
-            )
-        elif key in RESERVED:
-            self._note(
-                here, key, mark, Code.RESERVED_KEY,
-                f"The key {key} is reserved: it marks values that are not known yet.",
-                "choose another key",
-            )  # fmt: skip
-        if key in here:
-            self._duplicate(here, key, mark)
-        if self.places is not None:
-            spot = (mark.line, mark.column)
-            self.places[self._path(here, key)] = Place(spot, spot, 0, 0)
-        return key
+            self.odd_mark(event)
+        self.around.append((self.here, self.key, odd))
+        if len(self.around) > MAX_DEPTH:
+            self.odd_depth(event)
+        self.here, self.key = child, None
 
-    def _duplicate(self, here: dict[str, Json], key: str, mark: Mark) -> None:
-        first = "above"
-        if self.places is not None and (place := self.places.get(self._path(here, key))):
-            first = f"at line {self.first_line + place.key[0]}, column {place.key[1] + 1}"
-        self._note(
-            here,
-            key,
-            mark,
-            Code.DUPLICATE_KEY,
-            f"The key {key} is given twice; the first is {first}.",
-            "remove one of them",
-        )
+    def _close(self) -> None:
+        self.here, self.key, odd = self.around.pop()
+        if not odd:
+            self.key = None
 
-    def _odd_key(self, here: Json, event: MappingStartEvent | SequenceStartEvent) -> None:
-        self._note(
-            here,
-            None,
-            event.start_mark,
-            Code.KEY_NOT_TEXT,
-            "A map or a list stands where a key should be.",
-            "keys are texts; put a value that begins with { or [ in quotes",
-        )
+    # --- for the careful look -----------------------------------------------------------------
 
-    def _alias(self, here: Json, key: str | None, event: AliasEvent) -> None:
-        if type(here) is list:
-            here.append(None)
-        elif type(here) is dict and key is not None:
-            here[key] = None
-        self._note(
-            here,
-            key,
-            event.start_mark,
-            Code.ALIAS,
-            f"*{event.anchor} is an alias; aliases are not part of this language.",
-            "use a variable ${var.…} or a patch in the environment; put a text that begins with * in quotes",
-        )
+    def place_key(self, event: Event) -> None:
+        """`self.key` stands at this event."""
 
-    def _decorated(self, event: ScalarEvent | MappingStartEvent | SequenceStartEvent, here: Json, key: str | None) -> None:
-        if event.anchor is not None:
-            self._note(
-                here,
-                key,
-                event.start_mark,
-                Code.ALIAS,
-                f"&{event.anchor} is an anchor; anchors are not part of this language.",
-                "use a variable ${var.…} or a patch in the environment; put a text that begins with & in quotes",
-            )
-        if event.tag is not None:
-            self._note(
-                here,
-                key,
-                event.start_mark,
-                Code.TAG,
-                "A tag (a word that begins with !) stands here; types come from the kind, not from tags.",
-                "take the tag away; put a text that begins with ! in quotes",
-            )
+    def place_value(self, event: Event) -> None:
+        """The value just put stands at this event."""
 
-    def _syntax(self, error: YAMLError) -> None:
-        if self.places is None:
-            raise Oddity from None
-        line, column = 0, 0
-        said = str(error)
-        if isinstance(error, MarkedYAMLError):
-            said = f"{error.context or ''} {error.problem or ''}"
-            mark = error.problem_mark or error.context_mark
-            if "end of stream" in said or "document indicator" in said:
-                mark = error.context_mark or mark  # where the quote was opened is what must be mended
-            if mark is not None:
-                line, column = mark.line, mark.column
-        lines = self.text.split("\n")
-        shown = lines[line] if line < len(lines) else ""
-        code, message, hint = words.syntax(said, shown, column)
-        if code is Code.TAB:
-            column = max(shown.find("\t"), 0)
-        self.problems.append(Problem(code, message, hint, (), (line, column)))
+    def odd_key(self, event: Event, resolved: Json) -> None:
+        raise Oddity
+
+    def odd_container(self, event: Event) -> None:
+        raise Oddity
+
+    def odd_number(self, event: Event, refused: Refused) -> None:
+        raise Oddity
+
+    def odd_mark(self, event: Event) -> None:
+        raise Oddity
+
+    def odd_alias(self, event: Event) -> None:
+        raise Oddity
+
+    def odd_depth(self, event: Event) -> NoReturn:
+        raise Oddity
 
 
 def quick(text: str) -> tuple[Json, Spot] | None:
     """The document's data and where it begins; None when the careful look is needed."""
+    reading = Reading()
     try:
-        reading = Reading(text, None)
-    except Oddity:
+        reading.read(text)
+    except (Oddity, YAMLError):
         return None
     return reading.data, reading.first
-
-
-def careful(text: str, first_line: int = 1) -> Reading:
-    """The same with the places of all keys and values, and all problems."""
-    return Reading(text, {}, first_line)

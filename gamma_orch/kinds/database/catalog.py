@@ -17,7 +17,8 @@ Key = tuple[str, str]  # schema, name
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """A row of pg_settings. `shown` is the value as SHOW prints it, with a unit."""
+    """A row of pg_settings. `shown` is the value as SHOW prints it, with a unit; `altered` tells that it
+    comes from ALTER SYSTEM (or, where the user may not see that, from any configuration file)."""
 
     setting: str | None
     unit: str | None
@@ -29,7 +30,7 @@ class SettingRow:
     source: str
     pending_restart: bool
     shown: str | None
-    reset_val: str | None
+    altered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class KeyRow:
     column: str | None
     expression: str | None
     option: int
-    opclass: str | None  # None: the type's default
+    opclass: str | None  # None for a column that is only included
+    opclass_default: bool  # whether it is the one that the type has anyway
     included: bool
 
 
@@ -256,7 +258,14 @@ def _index(row: Mapping[str, Any]) -> IndexRow:
         options=dict(option.split("=", 1) for option in row["with"]),
         constraint=row["constraint"],
         keys=tuple(
-            KeyRow(key["column"], key["expression"], key["option"], key["opclass"], key["included"])
+            KeyRow(
+                key["column"],
+                key["expression"],
+                key["option"],
+                (key["opclass"] or (None, True))[0],
+                (key["opclass"] or (None, True))[1],
+                key["included"],
+            )
             for key in row["keys"]
         ),
     )

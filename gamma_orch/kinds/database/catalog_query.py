@@ -34,7 +34,8 @@ select jsonb_build_object(
 'settings', (
   select jsonb_object_agg(name, jsonb_build_array(
     setting, unit, context, vartype, enumvals, min_val, max_val, source, pending_restart,
-    current_setting(name, true), reset_val))
+    current_setting(name, true),
+    coalesce(sourcefile ~ 'postgresql[.]auto[.]conf$', source = 'configuration file')))
   from pg_settings),
 'databases', (
   select jsonb_object_agg(datname, shobj_description(oid, 'pg_database')) from pg_database),
@@ -102,7 +103,7 @@ select jsonb_build_object(
         'expression', case when x.indkey[p - 1] = 0 then pg_get_indexdef(i.oid, p, false) end,
         'option', case when p <= x.indnkeyatts then x.indoption[p - 1] else 0 end,
         'opclass', case when p <= x.indnkeyatts then
-          (select case when o.opcdefault then null else o.opcname end
+          (select jsonb_build_array(o.opcname, o.opcdefault)
            from pg_opclass o where o.oid = x.indclass[p - 1]) end,
         'included', p > x.indnkeyatts) order by p)
       from generate_series(1, x.indnatts) p

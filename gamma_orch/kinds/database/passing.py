@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from gamma_orch.core.address import Address
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.observation import Observation, Seen, Unreadable
-from gamma_orch.core.provider import Asked, GammaError, ProviderError
+from gamma_orch.core.provider import Asked, GammaError, Permanent, ProviderError, Task
 from gamma_orch.kinds.database import catalog, marks
 from gamma_orch.kinds.database.catalog import Catalog
 from gamma_orch.targets import MissingDatabase, Targets
@@ -22,6 +22,11 @@ Place = tuple[str, str | None]  # server, database; None: the maintenance databa
 def plain(name: str) -> str:
     """The name in PostgreSQL that a resource's own name stands for."""
     return name.replace("-", "_").replace(".", "_")
+
+
+def asked(task: Task) -> Asked:
+    """The question whose answer a task rests on."""
+    return Asked(task.address, task.fields or None, task.recorded)
 
 
 class World:
@@ -61,21 +66,19 @@ async def _one(targets: Targets, place: Place) -> Catalog | ProviderError:
 
 async def passing(
     targets: Targets,
-    asked: Sequence[Asked],
+    questions: Sequence[Asked],
     places: Callable[[Fields], Iterable[Place]],
     look: Callable[[Asked, World], Awaitable[Observation]],
     extras: Callable[[Place, Catalog], Mapping[Address, Seen]],
 ) -> Mapping[Address, Observation]:
     """Observe. `places` are those that fields lead to, `look` finds one object in what was read, and
     `extras` are all objects of a place that carry a mark of this kind."""
-    every = [
-        place for one in asked for fields in (one.recorded, one.wanted) if fields for place in places(fields)
-    ]
-    world = await reading(targets, every)
+    every = [fields for one in questions for fields in (one.recorded, one.wanted) if fields]
+    world = await reading(targets, [place for fields in every for place in places(fields)])
     answers: dict[Address, Observation] = {}
     for place, found in world.catalogs():
         answers |= extras(place, found)
-    for one in asked:
+    for one in questions:
         answers[one.address] = await _looked(one, world, look)
     return answers
 
@@ -115,6 +118,38 @@ def find(
         if key in rows:
             return rows[key]
     return None
+
+
+def locate(
+    one: Asked,
+    world: World,
+    places: Callable[[Fields], Iterable[Place]],
+    look: Callable[[Catalog], Row | None],
+) -> tuple[Place, Row] | None:
+    """The object in the place where it was recorded, else in the place where it is wanted."""
+    for fields in (one.recorded, one.wanted):
+        for place in places(fields) if fields else ():
+            here = world.at(*place)
+            row = look(here) if here else None
+            if row is not None:
+                return place, row
+    return None
+
+
+def check_stays(one: Asked, seen: Fields, names: Sequence[str], instead: str) -> None:
+    """Raises Permanent where the spec gives an object that may hold data another name or place.
+
+    Gamma does not move it, because what rests on it (tables of a schema, indexes of a table, people's
+    queries) would have to move in the same moment. Done by hand, it is found again by its mark.
+    """
+    wanted = one.wanted or {}
+    for name in names:
+        value = wanted.get(name, seen[name])
+        if isinstance(value, str) and value != seen[name]:
+            raise Permanent(
+                f"{one.address} has {name} {seen[name]!r}, the spec says {value!r}, and Gamma does not "
+                f"rename or move what may hold data. {instead}"
+            )
 
 
 def marked_extras(

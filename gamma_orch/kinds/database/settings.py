@@ -22,9 +22,17 @@ MICROSECONDS = {
 }
 UNITS = (*BYTES, *MICROSECONDS)
 # The words that people write for units, beside a wrong case.
-WORDS = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "m": "min", "mins": "min", "minute": "min",
-         "minutes": "min", "hour": "h", "hours": "h", "day": "d", "days": "d", "bytes": "B", "K": "kB",
-         "M": "MB", "G": "GB", "T": "TB", "MiB": "MB", "GiB": "GB", "KiB": "kB", "MBs": "MB", "GBs": "GB"}  # fmt: skip
+WORDS = {
+    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "d"),
+    **dict.fromkeys(("byte", "bytes"), "B"),
+    **dict.fromkeys(("K", "KiB"), "kB"),
+    **dict.fromkeys(("M", "MiB", "MBs"), "MB"),
+    **dict.fromkeys(("G", "GiB", "GBs"), "GB"),
+    **dict.fromkeys(("T", "TiB"), "TB"),
+}
 NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+|0[xX][0-9a-fA-F]+))\s*([A-Za-z]*)\s*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
@@ -46,7 +54,14 @@ LISTS = frozenset(
     }
 )
 # Where the server's own files are is said when it is started, never by ALTER SYSTEM.
-FIXED = frozenset({"allow_alter_system", "config_file", "data_directory", "external_pid_file", "hba_file", "ident_file"})  # fmt: skip
+FIXED = frozenset(
+    {"allow_alter_system", "config_file", "data_directory", "external_pid_file", "hba_file", "ident_file"}
+)
+
+# The few names that pg_settings itself has in mixed case.
+MIXED = {"datestyle": "DateStyle", "intervalstyle": "IntervalStyle", "timezone": "TimeZone"}
+# Values that PostgreSQL reads back under another name.
+SYNONYMS = {("wal_compression", "on"): "pglz"}
 
 TRUE = frozenset({"on", "true", "yes", "1", "t", "y"})
 FALSE = frozenset({"off", "false", "no", "0", "f", "n"})
@@ -66,12 +81,15 @@ def shape_error(name: str, value: Json) -> str | None:
     meant = WORDS.get(match[2]) or WORDS.get(match[2].lower()) or nearest(match[2], UNITS)
     if meant is None:
         return None
-    return f"{value!r} has no unit of PostgreSQL's: {match[2]!r}; did you mean {match[1]}{meant}? Units are " + ", ".join(UNITS)  # fmt: skip
+    return (
+        f"{value!r} has {match[2]!r}, which is no unit of PostgreSQL's; did you mean {match[1]}{meant}? "
+        f"The units are {', '.join(UNITS)}"
+    )
 
 
 def problem(name: str, value: Json, rows: Mapping[str, SettingRow]) -> str | None:
     """What is wrong with a setting on this server, in a sentence, or None."""
-    row = rows.get(name.casefold()) or rows.get(name)
+    row = row_of(name, rows)
     if row is None:
         if "." in name:
             return None  # of an extension that is not loaded yet: nobody can tell
@@ -81,8 +99,13 @@ def problem(name: str, value: Json, rows: Mapping[str, SettingRow]) -> str | Non
     if row.context == "internal":
         return f"{given} cannot be set; PostgreSQL only reports it."
     if row.source == "command line" and not same(value, row.setting, row, name):
-        return f"{given} has no effect, because the server was started with {name}={row.shown} on its command line."
+        return f"{given} has no effect: the server was started with {name}={row.shown} on its command line."
     return _value_problem(given, value, row)
+
+
+def row_of(name: str, rows: Mapping[str, SettingRow]) -> SettingRow | None:
+    """The row of a setting, whose name may be written in any case."""
+    return rows.get(name) or rows.get(name.casefold()) or rows.get(MIXED.get(name.casefold(), name))
 
 
 def _value_problem(given: str, value: Json, row: SettingRow) -> str | None:
@@ -92,7 +115,7 @@ def _value_problem(given: str, value: Json, row: SettingRow) -> str | None:
         case "enum":
             known = row.enumvals or []
             text = written(value).casefold()
-            if text in known or truth(value) is not None and {"on", "off"} & set(known):
+            if text in known or (truth(value) is not None and {"on", "off"} & set(known)):
                 return None
             near = nearest(text, known)
             hint = f"did you mean {near!r}? " if near else ""
@@ -119,6 +142,7 @@ def same(value: Json, live: str | None, row: SettingRow, name: str) -> bool:
             return truth(value) is not None and truth(value) == truth(live)
         case "enum":
             text = written(value).casefold()
+            text = SYNONYMS.get((name.casefold(), "on" if truth(value) else text), text)
             return text == live.casefold() or (truth(value) is not None and truth(value) == truth(live))
         case "integer" | "real":
             wanted, found = in_base(value, row), in_base(live, row)
