@@ -1,5 +1,7 @@
 """The table of commands. Each lives in the file of its name and registers nothing by itself."""
 
+from collections.abc import Callable
+
 import typer
 
 from gamma_orch.cli import (
@@ -31,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
     "validate": validate.validate,
     "plan": plan.plan,
@@ -48,8 +50,9 @@ for name, command in {
     "up": up.up,
     "down": down.down,
     "doctor": doctor.doctor,
-}.items():
-    app.command(name)(command)
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
 
 
 @app.callback(invoke_without_command=True)

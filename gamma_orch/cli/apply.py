@@ -24,7 +24,9 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     consent: Annotated[
         list[str] | None,
-        typer.Option(help="Kind/name: allow once what would be refused, a protected object's deletion for one."),
+        typer.Option(
+            help="Kind/name: allow once what would be refused, a protected object's deletion for one."
+        ),
     ] = None,
 ) -> None:
     """Converge the environment to its specs."""
@@ -51,10 +53,13 @@ def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
     from gamma_orch.core.render import plan_text
     from gamma_orch.engine.converge import look
     from gamma_orch.engine.estimate import impacts
+    from gamma_orch.engine.project import run
 
     if not sys.stdin.isatty():
-        raise GammaError("There is nobody to ask here. Say --yes, or apply a plan saved with: gamma plan --out FILE")
-    found = asyncio.run(look(site)).plan
+        raise GammaError(
+            "There is nobody to ask here. Say --yes, or apply a plan saved with: gamma plan --out FILE"
+        )
+    found = run(site, look(site)).plan
     sys.stderr.write(painted(plan_text(found, impacts(site.database, found)), sys.stderr.isatty()))
     if found.steps or consents:
         typer.confirm("Apply this?", abort=True, err=True)
@@ -71,8 +76,9 @@ def converge(
     from gamma_orch.cli.progress import watching
     from gamma_orch.cli.report import say
     from gamma_orch.engine import converge as engine
+    from gamma_orch.engine.project import run
 
-    async def run() -> "Outcome":
+    async def work() -> "Outcome":
         stop = asyncio.Event()
 
         def interrupted() -> None:
@@ -86,7 +92,7 @@ def converge(
         with watching() as watcher:
             return await engine.apply(site, saved, consents, watcher, stop, purpose)
 
-    return asyncio.run(run())
+    return run(site, work())
 
 
 def report(outcome: "Outcome", env: str, output: Style) -> Exit:

@@ -25,7 +25,8 @@ EnvironmentOption = Annotated[
     str, typer.Option("--env", "-e", envvar="GAMMA_ENV", help="The environment, a folder of environments/.")
 ]
 OutputOption = Annotated[
-    Style, typer.Option("--output", "-o", help="text for people, json for programs, markdown for a pull request.")
+    Style,
+    typer.Option("--output", "-o", help="text for people, json for programs, markdown for a pull request."),
 ]
 ProjectOption = Annotated[
     Path, typer.Option("--project", "-C", help="Where the project is; it is searched upwards from here.")

@@ -1,6 +1,5 @@
 """`gamma destroy`: delete everything that Gamma made in an environment. Protected objects refuse."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +26,13 @@ def destroy(
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_text
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import opened, run
 
     consents = addresses(consent or [])
-    with opened(project, env) as site:
-        site = replace(site, desired={})
+    with opened(project, env) as declared:
+        site = replace(declared, desired={})
         if not yes:
-            say(plan_text(asyncio.run(look(site)).plan))
+            say(plan_text(run(site, look(site)).plan))
             if typer.prompt(f"Type {env} to delete all of this", err=True) != env:
                 raise GammaError("Not confirmed; nothing was deleted.")
         outcome = converge(site, None, consents, output, purpose="destroy")

@@ -22,7 +22,9 @@ def doctor(
         case Style.JSON:
             show_json({"ok": all(ok for _, ok, _ in found), "checks": [_encoded(*check) for check in found]})
         case Style.MARKDOWN:
-            show(table_markdown(("check", "ok", "says"), [(n, "yes" if ok else "no", t) for n, ok, t in found]))
+            show(
+                table_markdown(("check", "ok", "says"), [(n, "yes" if ok else "no", t) for n, ok, t in found])
+            )
         case Style.TEXT:
             for name, ok, text in found:
                 show(f"{'ok ' if ok else 'BAD'}  {name}: {text}\n")
@@ -35,12 +37,11 @@ def _encoded(name: str, ok: bool, text: str) -> dict[str, object]:
 
 def _checks(project: Path, env: str) -> Iterator[tuple[str, bool, str]]:
     """Name, whether it is well, and what to know or do."""
-    import asyncio
 
     from gamma_orch.core.observation import Unreadable
     from gamma_orch.core.provider import GammaError
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import find_root, opened, read
+    from gamma_orch.engine.project import find_root, opened, read, run
     from gamma_orch.store.ledger import verify
 
     version = ".".join(map(str, sys.version_info[:3]))
@@ -61,7 +62,7 @@ def _checks(project: Path, env: str) -> Iterator[tuple[str, bool, str]]:
             wrong = verify(site.database, env)
             told = "; ".join(wrong) or "the projection is the fold of the log"
             yield "ledger", not wrong, f"{site.database.place}: {told}"
-            observations = asyncio.run(look(site)).observations
+            observations = run(site, look(site)).observations
     except GammaError as error:
         yield "ledger", False, str(error)
         return

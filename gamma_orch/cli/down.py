@@ -1,4 +1,7 @@
-"""`gamma down`: stop the embedded servers that `up` or `apply` started. Data is kept unless asked."""
+"""`gamma down`: stop the embedded servers that `up` or `apply` started. Data is kept unless asked.
+
+The ledger stays in any case: it is history. After `--data` the next plan says "deleted outside".
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +14,9 @@ from gamma_orch.cli.contract import EnvironmentOption, ProjectOption
 def down(
     env: EnvironmentOption = "dev",
     project: ProjectOption = Path(),
-    data: Annotated[bool, typer.Option("--data", help="Delete the servers' data and the ledger too.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Delete the servers' data and the generated secrets too.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Stop the embedded servers of an environment."""

@@ -39,7 +39,12 @@ def history(
                 show(f"Nothing was ever applied to {env}.\n")
             widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
             for row in rows:
-                show("  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() + "\n")
+                show(
+                    "  ".join(
+                        [*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[4]]
+                    ).rstrip()
+                    + "\n"
+                )
 
 
 def told(event: "Event") -> str:
@@ -54,7 +59,9 @@ def told(event: "Event") -> str:
             return f"plan {event.plan[:12]}: {counts or 'nothing to do'}"
         case Type.DONE:
             took = f" in {duration(data['seconds'])}" if "seconds" in data else ""
-            return f"{data.get('opcode', 'step')}{took}" + (" (found done on resume)" if data.get("settled") else "")
+            return f"{data.get('opcode', 'step')}{took}" + (
+                " (found done on resume)" if data.get("settled") else ""
+            )
         case Type.FAILED:
             return str(data["error"])
         case Type.BEGUN:
@@ -62,6 +69,8 @@ def told(event: "Event") -> str:
         case Type.APPROVED:
             return "consent, once"
         case Type.RELEASED:
-            return f"plan {event.plan[:12]} carried out" + (f" at {data['commit'][:12]}" if data.get("commit") else "")
+            return f"plan {event.plan[:12]} carried out" + (
+                f" at {data['commit'][:12]}" if data.get("commit") else ""
+            )
         case _:
             return ""

@@ -1,6 +1,5 @@
 """`gamma import`: the YAML of an object that exists already; the next plan says `adopt`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,10 @@ from gamma_orch.core.render import Style
 def import_(
     resource: Annotated[str, typer.Argument(help="Kind/name that the new resource shall have.")],
     what: Annotated[
-        str, typer.Argument(help="The object in the kind's own terms; for a table, DATABASE/SCHEMA.NAME for example.")
+        str,
+        typer.Argument(
+            help="The object in the kind's own terms; for a table, DATABASE/SCHEMA.NAME for example."
+        ),
     ],
     env: EnvironmentOption = "dev",
     output: OutputOption = Style.TEXT,
@@ -26,10 +28,10 @@ def import_(
     from gamma_orch.cli.address import address
     from gamma_orch.cli.report import say, show, show_json
     from gamma_orch.engine.imports import describe
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import opened, run
 
     with opened(project, env) as site:
-        document = asyncio.run(describe(site, address(resource), what))
+        document = run(site, describe(site, address(resource), what))
     if output is Style.JSON:
         show_json(document)
         return

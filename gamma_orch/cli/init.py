@@ -17,9 +17,7 @@ def init(
 
     sources = sorted(path for path in SCAFFOLD.rglob("*") if path.is_file() and path.suffix != ".pyc")
     # A leading "dot-" stands for a dot, so that packaging tools do not pass the file over.
-    goals = {
-        source: directory / str(source.relative_to(SCAFFOLD)).replace("dot-", ".") for source in sources
-    }
+    goals = {source: directory / str(source.relative_to(SCAFFOLD)).replace("dot-", ".") for source in sources}
     taken = [str(goal) for goal in goals.values() if goal.exists()]
     if taken:
         raise GammaError(f"Nothing was written: {', '.join(taken)} is there already. Choose an empty folder.")

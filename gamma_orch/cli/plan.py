@@ -1,6 +1,5 @@
 """`gamma plan`: what apply would do, and why. Changes nothing. Exit 0: nothing; 2: changes; 3: refused."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated
@@ -15,18 +14,20 @@ def plan(
     env: EnvironmentOption = "dev",
     output: OutputOption = Style.TEXT,
     project: ProjectOption = Path(),
-    out: Annotated[Path | None, typer.Option(help="Save the plan, to be applied exactly or not at all.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the plan, to be applied exactly or not at all.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show the unchanged resources too.")] = False,
 ) -> None:
     """Show what apply would do, and why."""
-    from gamma_orch.core.render import plan_json, plan_markdown, plan_text
     from gamma_orch.cli.report import show, show_json
+    from gamma_orch.core.render import plan_json, plan_markdown, plan_text
     from gamma_orch.engine.converge import look
     from gamma_orch.engine.estimate import impacts
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import opened, run
 
     with opened(project, env) as site:
-        found = asyncio.run(look(site)).plan
+        found = run(site, look(site)).plan
         estimates = impacts(site.database, found)
     if out is not None:
         out.write_text(json.dumps(plan_json(found), ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,9 @@ def read_plan(file: Path) -> Plan:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if not sealed(document):
-            raise GammaError(f"{file} was changed after it was saved: its content does not give its id. Plan again.")
+            raise GammaError(
+                f"{file} was changed after it was saved: its content does not give its id. Plan again."
+            )
         return Plan(
             environment=document["environment"],
             parent=document["parent"],

@@ -16,7 +16,8 @@ def show(
     output: OutputOption = Style.TEXT,
     project: ProjectOption = Path(),
     at: Annotated[
-        str | None, typer.Option(help="A moment: 2026-11-22T10:00, 2026-11-22, or back from now: 90s, 15m, 2h, 7d.")
+        str | None,
+        typer.Option(help="A moment: 2026-11-22T10:00, 2026-11-22, or back from now: 90s, 15m, 2h, 7d."),
     ] = None,
 ) -> None:
     """Show what was applied, now or at a moment of the past."""
@@ -54,7 +55,9 @@ def show(
             width = max((len(row[0]) for row in rows), default=0)
             write("".join(f"{name:<{width}}  {since}  {content}\n" for name, since, content in rows))
             if not rows:
-                write(f"The ledger of {env} was empty then.\n" if moment else f"The ledger of {env} is empty.\n")
+                write(
+                    f"The ledger of {env} was empty then.\n" if moment else f"The ledger of {env} is empty.\n"
+                )
 
 
 def parse_moment(text: str) -> datetime:

@@ -1,6 +1,5 @@
 """`gamma status`: is each resource as declared and working, asked of the world at this moment."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +20,11 @@ def status(
     from gamma_orch.core.condition import conditions
     from gamma_orch.core.render import status_json, status_lines, table_markdown
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import opened, run
     from gamma_orch.store.ledger import released
 
     with opened(project, env) as site:
-        found = asyncio.run(look(site))
+        found = run(site, look(site))
         release = released(site.database, env)
     told = conditions(found.plan, found.ledger, found.observations)
     match output:

@@ -31,7 +31,11 @@ def validate(
     match output:
         case Style.JSON:
             show_json(
-                {"ok": ok, "resources": len(resources), "diagnostics": [diagnostic_json(d) for d in diagnostics]}
+                {
+                    "ok": ok,
+                    "resources": len(resources),
+                    "diagnostics": [diagnostic_json(d) for d in diagnostics],
+                }
             )
         case Style.MARKDOWN:
             rows = [(str(d.span or ""), str(d.code), d.message, d.hint) for d in diagnostics]

@@ -61,14 +61,15 @@ def admit(plan: Plan, now: Now) -> list[Refusal]:
         before, after = plan.commit[:12] or "no commit", now.commit[:12] or "no commit"
         refusals.append(Refusal(Ground.COMMIT_MOVED, f"the plan was made from {before}, and this is {after}"))
     elif plan.desired != now.desired:
-        refusals.append(Refusal(Ground.SPECS_MOVED, "the specs, variables or secrets changed since the plan was made"))
+        refusals.append(
+            Refusal(Ground.SPECS_MOVED, "the specs, variables or secrets changed since the plan was made")
+        )
     for step in plan.steps:
         if _found_first(plan, step):
             refusals.extend(admit_step(step, now.observations.get(step.address)))
-    for gate in now.gates:
-        if not gate.open(now.evidence.get((gate.claim, gate.subject)), now.at):
-            refusals.append(Refusal(Ground.GATE_CLOSED, f"there is no valid evidence for {gate.claim}"))
-    return refusals
+    closed = [g for g in now.gates if not g.open(now.evidence.get((g.claim, g.subject)), now.at)]
+    shut = [Refusal(Ground.GATE_CLOSED, f"there is no valid evidence for {gate.claim}") for gate in closed]
+    return refusals + shut
 
 
 def admit_step(step: Step, observation: Observation | None) -> list[Refusal]:

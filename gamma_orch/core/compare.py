@@ -87,8 +87,8 @@ def _seen(
             address,
             Action.REFUSE,
             Reason.IMMUTABLE,
-            f"it exists, is not managed yet, and differs in {', '.join(fixed)}, which cannot change in place; "
-            "make the spec equal to it, or rename one of them",
+            f"it exists, is not managed yet, and differs in {', '.join(fixed)}, "
+            "which cannot change in place; make the spec equal to it, or rename one of them",
             fields,
         )
     if fixed:

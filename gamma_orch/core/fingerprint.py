@@ -34,7 +34,9 @@ def fingerprint(
         resource = desired[address]
         parents = ""
         if address.kind in derive:
-            parents = _short([[str(need), found[need].content, found[need].parents] for need in resource.needs])
+            parents = _short(
+                [[str(need), found[need].content, found[need].parents] for need in resource.needs]
+            )
         found[address] = Fingerprint(_short(resource.spec), _metadata(resource), parents)
     return found
 

@@ -91,7 +91,7 @@ def replace_leaves(tree: Json, swap: Callable[[Any], Json]) -> Json:
     return tree
 
 
-def _text(value: str | int | float) -> str:
+def _text(value: str | float) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -101,6 +101,8 @@ def step(entries: Mapping[Address, Entry], event: Event) -> dict[Address, Entry]
                 done[Address.parse(data["movedFrom"])] = Entry(None, event.seq, since=event.at)
             return done
         case Type.FAILED:
-            return {event.address: replace(entry, begun=None, consent="", error=data["error"], since=event.at)}
+            return {
+                event.address: replace(entry, begun=None, consent="", error=data["error"], since=event.at)
+            }
         case _:
             return {}

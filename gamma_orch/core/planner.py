@@ -14,7 +14,7 @@ from gamma_orch.core.change import Action, Change, Reason
 from gamma_orch.core.compare import compare, left_alone
 from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
 from gamma_orch.core.kind import Fields, Traits
-from gamma_orch.core.leaves import Ref, Secret, Template, Unknown, encode, replace_leaves
+from gamma_orch.core.leaves import Ref, Secret, Unknown, encode, replace_leaves
 from gamma_orch.core.ledger import NOTHING, Entry, Ledger
 from gamma_orch.core.observation import ABSENT, Absent, Observation, Seen, Unreadable, observed_digest
 from gamma_orch.core.plan import Plan, Step, dependents, identified
@@ -77,7 +77,9 @@ def plan(
             desired=digest(sorted((str(a), p.encoded()) for a, p in prints.items())),
             changes=tuple(draft.changes[address] for address in sorted(draft.changes)),
             steps=tuple(_steps(draft)),
-            extras=tuple(sorted(a for a, o in observations.items() if a not in known and isinstance(o, Seen))),
+            extras=tuple(
+                sorted(a for a, o in observations.items() if a not in known and isinstance(o, Seen))
+            ),
         )
     )
 
@@ -154,9 +156,9 @@ def _settle_leaf(draft: _Draft, leaf: Ref | Secret | Unknown) -> Json:
         return foreseen[leaf.output]
     in_place = parent.action in (Action.UPDATE, Action.ADOPT) and leaf.output in traits.stable
     observation = draft.observations.get(leaf.address)
-    if (parent.action is Action.KEEP or _records_only(parent) or in_place) and isinstance(observation, Seen):
-        if leaf.output in observation.outputs:
-            return observation.outputs[leaf.output]
+    stands = parent.action is Action.KEEP or _records_only(parent) or in_place
+    if stands and isinstance(observation, Seen) and leaf.output in observation.outputs:
+        return observation.outputs[leaf.output]
     return Unknown(f"known after {leaf.address} is applied")
 
 
@@ -168,8 +170,9 @@ def _in_doubt(address: Address, entry: Entry, observation: Observation) -> Chang
         address,
         Action.REFUSE,
         Reason.IN_DOUBT,
-        f"an earlier {opcode} was cut off, and what is there now is neither what it found nor what it was to make; "
-        f"look at it, then let Gamma go on from what is there: gamma apply --consent {address}",
+        f"an earlier {opcode} was cut off, and what is there now is neither what it found "
+        "nor what it was to make; look at it, then let Gamma go on from what is there: "
+        f"gamma apply --consent {address}",
     )
 
 
@@ -178,7 +181,9 @@ def _replacement(draft: _Draft, change: Change, resource: Resource, traits: Trai
     if order is Replace.CREATE_FIRST:
         return change
     if _held(draft, change.address):
-        return replace(change, action=Action.REFUSE, reason=Reason.PROTECTED, detail=_consent(change.address, "replaced"))
+        return replace(
+            change, action=Action.REFUSE, reason=Reason.PROTECTED, detail=_consent(change.address, "replaced")
+        )
     draft.rebuilt.add(change.address)
     return change
 
@@ -344,7 +349,9 @@ def _steps(draft: _Draft) -> list[Step]:
 
 
 def _lay_out_deletions(draft: _Draft, steps: list[Step], unmakes: dict[Address, int]) -> None:
-    going = {a for a, c in draft.changes.items() if c.action in (Action.DELETE, Action.FORGET)} | draft.rebuilt
+    going = {
+        a for a, c in draft.changes.items() if c.action in (Action.DELETE, Action.FORGET)
+    } | draft.rebuilt
     if not going:
         return
     needs = {a: tuple(_former_needs(draft, a)) for a in sorted(going)}

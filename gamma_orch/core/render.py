@@ -51,7 +51,9 @@ def plan_json(plan: Plan, impacts: Impacts | None = None) -> Json:
     """The plan as `gamma plan -o json` prints it and `--out` saves it."""
     body = plan.encoded()
     for change, encoded in zip(plan.changes, body["changes"], strict=True):
-        encoded["impact"] = (impacts or {}).get((change.address.kind, change.action.value), NO_IMPACT).encoded()
+        encoded["impact"] = (
+            (impacts or {}).get((change.address.kind, change.action.value), NO_IMPACT).encoded()
+        )
     return {"id": plan.id, "summary": plan.summary(), **body}
 
 
@@ -67,9 +69,14 @@ def plan_text(plan: Plan, impacts: Impacts | None = None, everything: bool = Fal
     shown = [change for change in plan.changes if everything or change.action is not Action.KEEP]
     if not shown and not plan.extras:
         return f"No changes. {_count(len(plan.changes), 'resource')} of {plan.environment} as declared.\n"
-    lines = [f"Plan {plan.id[:12]} for {plan.environment}" + (f" at {plan.commit[:12]}" if plan.commit else ""), ""]
+    lines = [
+        f"Plan {plan.id[:12]} for {plan.environment}" + (f" at {plan.commit[:12]}" if plan.commit else ""),
+        "",
+    ]
     for change in shown:
-        lines.append(f"  {SYMBOLS[change.action]} {change.address}  {headline(change)}{_estimate(change, impacts)}")
+        lines.append(
+            f"  {SYMBOLS[change.action]} {change.address}  {headline(change)}{_estimate(change, impacts)}"
+        )
         lines += [f"      {line}" for line in _field_lines(change)]
     if plan.extras:
         lines += ["", "  Not declared, not recorded, and marked as Gamma's (left alone):"]
@@ -79,8 +86,12 @@ def plan_text(plan: Plan, impacts: Impacts | None = None, everything: bool = Fal
 
 def headline(change: Change) -> str:
     """`update: drifted`, with the detail where there is one."""
-    moved = f", moved from {change.moved_from}" if change.moved_from and change.reason is not Reason.MOVED else ""
-    return f"{change.action.value}: {change.reason.value}{moved}" + (f": {change.detail}" if change.detail else "")
+    moved = (
+        f", moved from {change.moved_from}" if change.moved_from and change.reason is not Reason.MOVED else ""
+    )
+    return f"{change.action.value}: {change.reason.value}{moved}" + (
+        f": {change.detail}" if change.detail else ""
+    )
 
 
 def summary_line(plan: Plan) -> str:
@@ -104,8 +115,14 @@ def plan_markdown(plan: Plan, impacts: Impacts | None = None) -> str:
             lines += ["<details><summary><code>" + str(change.address) + "</code></summary>", ""]
             lines += ["```diff", *fields, "```", "</details>", ""]
     if plan.extras:
-        lines += ["Left alone, though marked as Gamma's: " + ", ".join(f"`{extra}`" for extra in plan.extras), ""]
-    lines += [f"<sub>plan <code>{plan.id[:12]}</code>" + (f" at <code>{plan.commit[:12]}</code>" if plan.commit else "")]
+        lines += [
+            "Left alone, though marked as Gamma's: " + ", ".join(f"`{extra}`" for extra in plan.extras),
+            "",
+        ]
+    lines += [
+        f"<sub>plan <code>{plan.id[:12]}</code>"
+        + (f" at <code>{plan.commit[:12]}</code>" if plan.commit else "")
+    ]
     return "\n".join(lines) + "</sub>\n"
 
 
@@ -119,7 +136,9 @@ def value_text(value: Json) -> str:
         if TEMPLATE in value:
             return "".join(part if isinstance(part, str) else value_text(part) for part in value[TEMPLATE])
         return f"({value.get(UNKNOWN) or value.get(REF)})"
-    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    text = (
+        value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    )
     text = " ".join(text.split())
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
@@ -227,7 +246,9 @@ def diagnostic_text(diagnostic: Diagnostic) -> str:
 def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
     if not diagnostics:
         return ""
-    return "\n".join(map(diagnostic_text, diagnostics)) + f"\n\n{_count(len(diagnostics), 'problem')} found.\n"
+    return (
+        "\n".join(map(diagnostic_text, diagnostics)) + f"\n\n{_count(len(diagnostics), 'problem')} found.\n"
+    )
 
 
 def status_json(environment: str, release: str, found: Sequence[Condition]) -> Json:

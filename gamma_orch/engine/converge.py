@@ -82,29 +82,28 @@ async def apply(
     from gamma_orch.engine.journal import Journal
 
     watcher = watcher or Silent()
-    async with _held(site, purpose) as (log, lost):
-        async with Journal(log, site.now) as journal:
-            if consents:
-                await journal.append(*[_consent(address) for address in consents])
-            found = await survey(site.environment, site.desired, site.commit, log.ledger, log.seq, site.world)
-            if saved is not None and (refusals := _stale(saved, found)):
-                return Outcome(found.plan, refusals=refusals)
-            if found.settled:
-                await journal.append(*found.settled)
-            watcher.planned(found.plan)
-            if not found.plan.steps:
-                return Outcome(found.plan, settled=found.settled)
-            await journal.append(_planned(found.plan, purpose))
-            stop = stop or asyncio.Event()
-            execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
-            watch = asyncio.create_task(_stop_when_lost(lost, stop))
-            try:
-                results = await execution.run()
-            finally:
-                watch.cancel()
-            if all(result.status is Status.DONE for result in results):
-                await journal.append(Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit}))
-            return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
+    async with _held(site, purpose) as (log, lost), Journal(log, site.now) as journal:
+        if consents:
+            await journal.append(*[_consent(address) for address in consents])
+        found = await survey(site.environment, site.desired, site.commit, log.ledger, log.seq, site.world)
+        if saved is not None and (refusals := _stale(saved, found)):
+            return Outcome(found.plan, refusals=refusals)
+        if found.settled:
+            await journal.append(*found.settled)
+        watcher.planned(found.plan)
+        if not found.plan.steps:
+            return Outcome(found.plan, settled=found.settled)
+        await journal.append(_planned(found.plan, purpose))
+        stop = stop or asyncio.Event()
+        execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
+        watch = asyncio.create_task(_stop_when_lost(lost, stop))
+        try:
+            results = await execution.run()
+        finally:
+            watch.cancel()
+        if all(result.status is Status.DONE for result in results):
+            await journal.append(Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit}))
+        return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
 
 
 def _stale(saved: Plan, found: Survey) -> list[Refusal]:
@@ -113,7 +112,9 @@ def _stale(saved: Plan, found: Survey) -> list[Refusal]:
         return []
     now = Now(found.plan.parent, found.plan.commit, found.plan.desired, found.observations)
     return admit(saved, now) or [
-        Refusal(Ground.WORLD_MOVED, "planning again gives another plan: the world changed since this one was made")
+        Refusal(
+            Ground.WORLD_MOVED, "planning again gives another plan: the world changed since this one was made"
+        )
     ]
 
 

@@ -23,7 +23,9 @@ def impacts(database: Database, plan: Plan) -> Impacts:
     for event in latest(database, plan.environment, LOOK_BACK):
         if event.type is Type.DONE and event.address and "seconds" in event.data:
             seconds[event.address.kind, event.data["opcode"]].append(float(event.data["seconds"]))
-    found = {key: Impact(seconds=round(median(values), 3), runs=len(values)) for key, values in seconds.items()}
+    found = {
+        key: Impact(seconds=round(median(values), 3), runs=len(values)) for key, values in seconds.items()
+    }
     # An adoption that changes something runs as an update.
     adopted = {(kind, Action.ADOPT.value): i for (kind, action), i in found.items() if action == "update"}
     return {**adopted, **found}

@@ -110,7 +110,7 @@ class Execution:
             except GammaError as error:
                 result = StepResult(step, Status.FAILED, time.monotonic() - started, str(error))
                 events = await self.journal.append(self._event(Type.FAILED, step, {"error": str(error)}))
-            except Exception as error:  # a defect in a provider stops its branch, not the run
+            except Exception as error:  # noqa: BLE001 - a defect in a provider stops its branch, not the run
                 text = f"The provider of {step.address.kind} failed: {type(error).__name__}."
                 result = StepResult(step, Status.FAILED, time.monotonic() - started, text)
                 events = await self.journal.append(self._event(Type.FAILED, step, {"error": text}))
@@ -136,8 +136,13 @@ class Execution:
 
     async def _effect(self, step: Step, task: Task) -> None:
         """The effect, retried with full-jitter backoff while it fails temporarily."""
-        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-        from tenacity import wait_random_exponential
+        from tenacity import (
+            AsyncRetrying,
+            RetryCallState,
+            retry_if_exception_type,
+            stop_after_attempt,
+            wait_random_exponential,
+        )
 
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -176,7 +181,9 @@ class Execution:
             case Seen(live_fields, _, healthy, why):
                 wrong = differences(encode(fields), live_fields, self._was(step))
                 if wrong:
-                    raise Permanent("It was applied, and reads back different: " + ", ".join(map(written, wrong)))
+                    raise Permanent(
+                        "It was applied, and reads back different: " + ", ".join(map(written, wrong))
+                    )
                 if not healthy:
                     raise Permanent(f"It was applied, and does not work: {why}")
         return live

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Self
 
 from gamma_orch.core.event import Event
 from gamma_orch.core.ledger import Ledger
@@ -45,7 +46,7 @@ class Journal:
             events = [event for some, _ in batch for event in some]
             try:
                 stored = await loop.run_in_executor(self._thread, self._log.append, events, self._now())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - each waiter raises it again
                 for _, done in batch:
                     if not done.done():
                         done.set_exception(error)
@@ -57,7 +58,7 @@ class Journal:
                 position += len(some)
         self._writer = None
 
-    async def __aenter__(self) -> "Journal":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,11 +4,13 @@
 ledger and the targets of a project without errors to work on.
 """
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from gamma_orch import __version__
 from gamma_orch.core.diagnostic import Diagnostic, Severity
@@ -23,6 +25,8 @@ from gamma_orch.spec.registry import Registry, registry
 from gamma_orch.spec.resolve import Desired, resolve
 from gamma_orch.store.database import Database
 from gamma_orch.targets import Targets
+
+T = TypeVar("T")
 
 STATE = ".gamma"  # beside the specs: ledger, caches, embedded servers; never in git
 
@@ -100,6 +104,21 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
         )
     finally:
         database.close()
+
+
+def run(site: Site, work: Coroutine[Any, Any, T]) -> T:
+    """Run one of the engine's verbs to its end, in an event loop of its own, and close what it opened.
+
+    Connections belong to the loop they were made in: the next call opens its own.
+    """
+
+    async def closing() -> T:
+        try:
+            return await work
+        finally:
+            await site.world.aclose()
+
+    return asyncio.run(closing())
 
 
 def ledger_url(root: Path) -> str:

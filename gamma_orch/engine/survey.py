@@ -72,4 +72,3 @@ def _to_ask(desired: Mapping[Address, Resource], ledger: Ledger) -> list[Address
     moved = {r.moved_from for a, r in desired.items() if r.moved_from and not ledger.record(a)}
     live = {a for a, e in ledger.entries.items() if (e.record or e.begun) and a not in moved}
     return sorted(desired.keys() | live)
-

@@ -63,10 +63,14 @@ class World:
             return _unreadable(asked, f"no answer within {OBSERVE_SECONDS:.0f} s")
         except GammaError as error:
             return _unreadable(asked, str(error))
-        except Exception as error:  # a defect in a provider must not hide the other kinds
+        except Exception as error:  # noqa: BLE001 - a defect in one provider must not hide the other kinds
             return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}: {error}")
         missing = [one for one in asked if one.address not in answer]
-        return {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer} if missing else answer
+        return (
+            {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer}
+            if missing
+            else answer
+        )
 
     async def aclose(self) -> None:
         await self.targets.aclose()

@@ -7,9 +7,10 @@ fits in no way yields one fault, that of the alternative most likely meant. Pure
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean, written
@@ -123,32 +124,27 @@ def _steps(location: Sequence[str | int], data: Json, kind: str) -> tuple[tuple[
 
 # --- unions ---------------------------------------------------------------------------------------
 
+# What is wanted, by the types of error that mean: another sort of value stands here.
 _WRONG_SORT = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "decimal_type": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
-    "iterable_type": "a list",
-    "dict_type": "a map",
-    "mapping_type": "a map",
-    "model_type": "a map",
-    "model_attributes_type": "a map",
-    "dataclass_type": "a map",
-    "none_required": "nothing (null)",
-    "is_instance_of": "another sort of value",
-    "date_type": "a date",
-    "datetime_type": "a date and time",
-    "time_delta_type": "a duration",
+    error: wanted
+    for wanted, errors in {
+        "a text": "string_type string_unicode bytes_type",
+        "a whole number": "int_type int_from_float int_parsing int_parsing_size",
+        "a number": "float_type float_parsing decimal_type decimal_parsing fraction_type fraction_parsing "
+        "complex_type complex_str_parsing",
+        "true or false": "bool_type bool_parsing",
+        "a list": "list_type tuple_type set_type frozen_set_type deque_type iterable_type named_tuple_type",
+        "a map": "dict_type frozen_dict_type ordered_dict_type counter_type mapping_type model_type "
+        "model_attributes_type dataclass_type dataclass_exact_type",
+        "nothing (null)": "none_required",
+        "a date": "date_type date_parsing date_from_datetime_parsing date_from_datetime_inexact",
+        "a time of day": "time_type time_parsing",
+        "a date and time": "datetime_type datetime_parsing datetime_object_invalid datetime_from_date_parsing",
+        "a duration": "time_delta_type time_delta_parsing",
+        "a URL": "url_type url_parsing url_syntax_violation",
+        "a UUID": "uuid_type uuid_parsing uuid_version",
+    }.items()
+    for error in errors.split()
 }
 
 
@@ -166,20 +162,33 @@ def _settled(mistakes: list[Mistake]) -> list[list[Mistake]]:
     for before, branches in unions.items():
         depth = len(before)
         choices = [_settled(group) for group in branches.values()]
-        entered = [
-            groups
-            for groups in choices
-            if not any(len(m.path) == depth and m.type in _WRONG_SORT for group in groups for m in group)
-            and not all(
-                len(m.path) == depth and m.type in ("literal_error", "enum") for g in groups for m in g
-            )
-        ]
-        if entered:  # the value is of that alternative's sort, and wrong further inside
-            likeliest: list[list[Mistake]] = min(entered, key=len)
-            settled += likeliest
-        else:
-            settled.append([m for groups in choices for group in groups for m in group])
+        # The alternatives whose sort the value has: they are wrong further inside.
+        entered = [groups for groups in choices if not any(_outside(m, depth) for g in groups for m in g)]
+        settled += _likeliest(entered) if entered else [[m for groups in choices for g in groups for m in g]]
     return settled
+
+
+def _outside(mistake: Mistake, depth: int) -> bool:
+    """Whether a mistake says that the value as a whole is nothing of this alternative."""
+    return len(mistake.path) == depth and (mistake.type in _WRONG_SORT or mistake.type in _CHOICES)
+
+
+def _likeliest(entered: list[list[list[Mistake]]]) -> list[list[Mistake]]:
+    """Of several alternatives, what to say: a tag that fits none of them, else the one with least wrong."""
+    tags = [{m.path: m for g in groups for m in g if m.type in _CHOICES} for groups in entered]
+    everywhere = set(tags[0]).intersection(*tags[1:]) if len(tags) > 1 else set()
+    if everywhere:
+        path = min(everywhere, key=len)
+        return [[found[path] for found in tags]]
+    return min(entered, key=lambda groups: (any(_is_tag(m) for g in groups for m in g), len(groups)))
+
+
+def _is_tag(mistake: Mistake) -> bool:
+    """Whether a field that tells alternatives apart has the value of another one."""
+    return mistake.type in _CHOICES and len(_allowed(mistake)) == 1
+
+
+_CHOICES = ("literal_error", "enum")
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -214,7 +223,7 @@ def _fault(model: type[BaseModel], data: Json, at: Path, group: list[Mistake]) -
                 str(path[-1]), names
             )
             return Fault(Code.UNKNOWN_FIELD, message, path, hint, Part.KEY)
-        case "literal_error" | "enum":
+        case kind if kind in _CHOICES:
             return _choice(mistake, path)
         case kind if kind in _WRONG_SORT:
             return _wrong_sort([_WRONG_SORT[kind]], mistake, path)
@@ -222,7 +231,7 @@ def _fault(model: type[BaseModel], data: Json, at: Path, group: list[Mistake]) -
 
 
 def _no_alternative(group: list[Mistake], path: Path) -> Fault:
-    choices = [value for m in group if m.type in ("literal_error", "enum") for value in _allowed(m)]
+    choices = [value for m in group if m.type in _CHOICES for value in _allowed(m)]
     sorts = list(dict.fromkeys(_WRONG_SORT[m.type] for m in group if m.type in _WRONG_SORT))
     value = group[0].input
     if choices and isinstance(value, str):
@@ -331,7 +340,9 @@ def _bounds(mistake: Mistake, path: Path) -> Fault:
             return Fault(
                 Code.MISSING, f"The field {key} is missing from {where}.", (*path, key), "", Part.KEY
             )
-    return Fault(Code.FORM, f"{where}: {_sentence(mistake.message)}", path)
+    if mistake.type in get_args(ErrorType):  # the library's own words are not for people
+        return Fault(Code.FORM, f"{where} is {found(mistake.input)}, which is not accepted here.", path)
+    return Fault(Code.RULE, _sentence(mistake.message), path)
 
 
 def _sentence(text: str) -> str:

@@ -29,7 +29,7 @@ class SecretSource(Spec):
     """Make it up at first use and keep it under .gamma/ (for development)."""
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "SecretSource":  # noqa: N804
+    def _exactly_one(self) -> "SecretSource":
         given = [name for name in ("env", "file", "generate") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -52,7 +52,7 @@ class TargetSpec(Spec):
     """How many steps may run on it at once."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> "TargetSpec":  # noqa: N804
+    def _one_place(self) -> "TargetSpec":
         if self.embedded == (self.url is not None):
             raise ValueError("A target is either embedded (embedded: true) or has a url.")
         return self

@@ -25,9 +25,10 @@ from gamma_orch.core.leaves import LEAVES, Ref, Template
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import BROKEN, Fault, found
 
-# What one document may grow to through expressions: texts' characters plus 16 for any other value.
-# Without it ten lines that double each other would fill the memory.
-MAX_GROWTH = 4 << 20
+# By how much expressions may make one document grow (all variables together count as one): the
+# characters of texts, and 16 for any other value. Without it, ten lines that double each other would
+# fill the memory.
+MAX_GROWTH = 1 << 20
 MAX_VALUE_DEPTH = 32
 MAX_VARIABLE_CHAIN = 32
 
@@ -132,6 +133,30 @@ def _expression(body: str, ordinal: int) -> Expression | Malformed:
 Report = Callable[[Fault], None]
 
 
+class Growth:
+    """What is left of MAX_GROWTH."""
+
+    def __init__(self) -> None:
+        self.left = MAX_GROWTH
+
+    def affords(self, value: Json) -> bool:
+        """Take a value's size off; False when that was too much, or the value is too deep."""
+        pending = [(value, 0)]
+        while pending:
+            tree, depth = pending.pop()
+            self.left -= len(tree) if type(tree) is str else 16
+            if self.left < 0 or depth > MAX_VALUE_DEPTH:
+                return False
+            if type(tree) is dict:
+                pending += [(inner, depth + 1) for inner in tree.values()]
+                self.left -= sum(map(len, tree))
+            elif type(tree) is list:
+                pending += [(inner, depth + 1) for inner in tree]
+            elif type(tree) is Template:
+                pending += [(inner, depth) for inner in tree.parts]
+        return True
+
+
 class Evaluation:
     """Puts values into one document after the other. `needs` collects the addresses asked for."""
 
@@ -147,12 +172,12 @@ class Evaluation:
         self._output = output
         self._environment = environment
         self._report: Report = _nowhere
-        self._left = MAX_GROWTH
+        self._growth = Growth()
         self.needs: set[Address] = set()
 
-    def document(self, tree: Json, path: Path, report: Report) -> Json:
+    def document(self, tree: Json, path: Path, report: Report, growth: Growth | None = None) -> Json:
         """The tree with every expression replaced. It is copied only where something was."""
-        self._report, self._left, self.needs = report, MAX_GROWTH, set()
+        self._report, self._growth, self.needs = report, growth or Growth(), set()
         return self._walk(tree, path)
 
     def _walk(self, tree: Json, path: Path) -> Json:
@@ -226,7 +251,7 @@ class Evaluation:
             if value.message:
                 self._report(value._replace(path=path, ordinal=part.ordinal))
             return BROKEN
-        return value if self._affordable(value) else self._too_large(part, path)
+        return value if self._growth.affords(value) else self._too_large(part, path)
 
     def _asked(self, address: Address | None, output: str) -> Json:
         assert address is not None
@@ -236,29 +261,12 @@ class Evaluation:
         self.needs.add(address)
         return Ref(address, output)
 
-    def _affordable(self, value: Json) -> bool:
-        """Count a value's size against what the document may still grow by."""
-        pending = [(value, 0)]
-        while pending:
-            tree, depth = pending.pop()
-            self._left -= len(tree) if type(tree) is str else 16
-            if self._left < 0 or depth > MAX_VALUE_DEPTH:
-                return False
-            if type(tree) is dict:
-                pending += [(inner, depth + 1) for inner in tree.values()]
-                self._left -= sum(map(len, tree))
-            elif type(tree) is list:
-                pending += [(inner, depth + 1) for inner in tree]
-            elif type(tree) is Template:
-                pending += [(inner, depth) for inner in tree.parts]
-        return True
-
     def _too_large(self, part: Expression, path: Path) -> Json:
         self._report(
             Fault(
                 Code.EXPANSION,
-                f"With this expression the document grows beyond {MAX_GROWTH >> 20} MiB "
-                f"or {MAX_VALUE_DEPTH} levels.",
+                f"Expressions up to this one make the document grow by more than {MAX_GROWTH >> 20} MiB, "
+                f"or deeper than {MAX_VALUE_DEPTH} levels.",
                 path,
                 "variables that hold each other several times grow with every step",
                 ordinal=part.ordinal,

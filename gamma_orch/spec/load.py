@@ -108,8 +108,9 @@ def _read(file: str, content: bytes) -> tuple[Parsed, list[Diagnostic]]:
     if problems:
         return [], problems
     cut = pieces(text)
-    if len(cut) > MAX_DOCUMENTS + 1:
-        message = f"The file has {len(cut):,} documents; at most {MAX_DOCUMENTS:,} are read from one file."
+    count = sum(not piece.text.startswith("...") for piece in cut)
+    if count > MAX_DOCUMENTS:
+        message = f"The file has {count:,} documents; at most {MAX_DOCUMENTS:,} are read from one file."
         return [], [_fault(Code.TOO_MANY_DOCUMENTS, message, Span(file), "split it into several files")]
     entries: Parsed = []
     for piece in cut:

@@ -19,7 +19,7 @@ from gamma_orch.spec import envelope
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import BROKEN, Fault, checked, found, is_broken
 from gamma_orch.spec.environment import EnvironmentSpec, SecretSource, default_source
-from gamma_orch.spec.expressions import MAX_VARIABLE_CHAIN, Evaluation, leaf_paths
+from gamma_orch.spec.expressions import MAX_VARIABLE_CHAIN, Evaluation, Growth, leaf_paths
 from gamma_orch.spec.fields import alternatives, annotations_at
 from gamma_orch.spec.positions import Document, Documents
 from gamma_orch.spec.words import quoted
@@ -67,6 +67,7 @@ class _Reading:
         self.digests: dict[str, Secret | Fault] = {}
         self.values: dict[str, Json] = {}
         self.under_way: list[str] = []
+        self.growth = Growth()
 
     def spec(self) -> EnvironmentSpec:
         if self.document is None:
@@ -101,7 +102,11 @@ class _Reading:
         )
         faults += more
         said = {fault.path for fault in faults}
-        faults += [fault for fault in _misplaced(evaluated) if fault.path not in said]
+        faults += [
+            fault
+            for fault in _misplaced({k: v for k, v in evaluated.items() if k != "variables"})
+            if fault.path not in said
+        ]
         metadata = self.document.data.get("metadata")
         if type(metadata) is dict and type(metadata.get("name")) is str:
             _, more = envelope.opened(metadata, envelope.ENVIRONMENT)
@@ -167,7 +172,7 @@ class _Reading:
         self.under_way.append(name)
         faults: list[Fault] = []
         evaluation = Evaluation(self.variable, self.secret, self._no_output, self.environment)
-        value = evaluation.document(self.raw["variables"][name], path, faults.append)
+        value = evaluation.document(self.raw["variables"][name], path, faults.append, self.growth)
         self.under_way.pop()
         self._report(faults)
         return self.values.setdefault(name, value)

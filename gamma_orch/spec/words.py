@@ -23,6 +23,8 @@ _LEADING_TAB = re.compile(r" *\t")
 _OPEN_QUOTE = "A quote is opened and not closed."
 _CLOSE_QUOTE = "close it; inside '…' a quote is written ''"
 
+_QUOTE_IT = "put ${…} in quotes inside […] and {…}"
+
 # The parser's phrase, then our message and hint.
 _SAID: tuple[tuple[str, str, str], ...] = (
     (
@@ -139,6 +141,8 @@ def syntax(said: str, line: str, column: int, opened: str) -> Words:
         return Words(Code.SYNTAX, message, "close every [ and { that is open", column)
     for phrase, message, hint in _SAID:
         if phrase in said:
+            if "${" in line and "{opened}" in message:
+                return Words(Code.SYNTAX, message.replace("{opened}", opened), _QUOTE_IT, column)
             return Words(Code.SYNTAX, message.replace("{opened}", opened), hint, column)
     message = "The YAML cannot be read past this place."
     return Words(Code.SYNTAX, message, "check quotes, brackets and indentation", column)

@@ -46,7 +46,11 @@ def utc_now() -> datetime:
 
 
 def acquire(
-    database: Database, environment: str, purpose: str, now: Callable[[], datetime] = utc_now, seconds: int = SECONDS
+    database: Database,
+    environment: str,
+    purpose: str,
+    now: Callable[[], datetime] = utc_now,
+    seconds: int = SECONDS,
 ) -> Lease:
     """Take the lease. Raises LeaseHeld, naming who has it and until when, if it is not free."""
     with database.transaction() as writing:
@@ -63,7 +67,9 @@ def acquire(
             expires=rfc3339(moment + timedelta(seconds=seconds)),
         )
         if not taken:
-            raise LeaseHeld(f"Another process took the lease on {environment} at this very moment. Run it again.")
+            raise LeaseHeld(
+                f"Another process took the lease on {environment} at this very moment. Run it again."
+            )
         return Lease(environment, token + 1, seq)
 
 
@@ -88,8 +94,8 @@ def lost(writing: Writing, lease: Lease) -> LeaseLost:
     holder = json.loads(rows[0][2]) if rows and rows[0][2] else {}
     who = f"{holder.get('user')} on {holder.get('host')}" if holder else "another process"
     return LeaseLost(
-        f"The lease on {lease.environment} went to {who} while this process was away; nothing more is recorded. "
-        "Steps that were running are settled by the next apply."
+        f"The lease on {lease.environment} went to {who} while this process was away; "
+        "nothing more is recorded. Steps that were running are settled by the next apply."
     )
 
 

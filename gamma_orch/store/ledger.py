@@ -88,10 +88,9 @@ def verify(database: Database, environment: str) -> list[str]:
     if [event.seq for event in log] != list(range(1, last + 1)):
         wrong.append(f"the log has gaps: it should count from 1 to {last}")
     folded = fold(Ledger(environment), log)
-    for address in sorted({*folded.entries, *stored.entries}):
-        if folded.entries.get(address) != stored.entries.get(address):
-            wrong.append(f"{address}: the projection differs from the log")
-    return wrong
+    addresses = sorted({*folded.entries, *stored.entries})
+    differ = [a for a in addresses if folded.entries.get(a) != stored.entries.get(a)]
+    return wrong + [f"{address}: the projection differs from the log" for address in differ]
 
 
 class Log:
@@ -118,9 +117,8 @@ class Log:
         stored: list[Event] = []
         touched: dict[Address, Entry] = {}
         entries = ChainMap(touched, self._entries)
-        for event in batch:
-            seq += 1
-            event = replace(event, seq=seq, token=self._lease.token, at=at, by=event.by or self._by)
+        for seq, given in enumerate(batch, start=self.seq + 1):
+            event = replace(given, seq=seq, token=self._lease.token, at=at, by=given.by or self._by)
             stored.append(event)
             changed = step(entries, event)
             touched.update(changed)
@@ -145,7 +143,11 @@ class Log:
             writing.insert(
                 _PUT,
                 [
-                    {"environment": environment, "address": str(address), "entry": canonical(encode_entry(entry))}
+                    {
+                        "environment": environment,
+                        "address": str(address),
+                        "entry": canonical(encode_entry(entry)),
+                    }
                     for address, entry in touched.items()
                 ],
             )

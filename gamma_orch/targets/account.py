@@ -87,18 +87,21 @@ def account() -> Account:
     )
 
 
-def copy_once(source: Path, destination: Path, ignore: Sequence[str] = ()) -> None:
-    """Copy a folder to where every account can read it; an existing copy is left as it is.
+def copy_once(sources: Sequence[Path], destination: Path, ignore: Sequence[str] = ()) -> None:
+    """Copy folders, under their own names, into one that every account can read.
 
-    The copy appears under its name only when it is whole.
+    It appears under its name only when it is whole; an existing one is left as it is.
     """
     if destination.exists():
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(f"{destination.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, symlinks=True, ignore=shutil.ignore_patterns(*ignore))
-    partial.chmod(0o755)
+    for source in sources:
+        shutil.copytree(source, partial / source.name, symlinks=True, ignore=shutil.ignore_patterns(*ignore))
+        (partial / source.name).chmod(0o755)
+    for folder in (destination.parent, partial):
+        folder.chmod(0o755)
     try:
         partial.rename(destination)
     except OSError:  # another process was first

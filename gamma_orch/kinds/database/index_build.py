@@ -61,8 +61,8 @@ async def build(postgres: Postgres, fields: Fields) -> None:
             groups, rows = (found["groups"], found["rows"]) if found else (0, 0)
             raise Permanent(
                 f"Index {fields['name']} cannot be unique: in table {fields['schema']}.{fields['table']} "
-                f"{rows} rows share their key with another, in {groups} groups. Remove the duplicates, or take "
-                "`unique` out; nothing was changed."
+                f"{rows} rows share their key with another, in {groups} groups. Remove the duplicates, or "
+                "take `unique` out; nothing was changed."
             ) from None
         except asyncpg.PostgresError:
             await _clear(connection, fields["schema"], name)

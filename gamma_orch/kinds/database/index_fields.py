@@ -180,5 +180,5 @@ def duplicates(fields: Fields) -> str:
         conditions.append(f"({fields['where']})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     table = sql.qualified(fields["schema"], fields["table"])
-    groups = f"SELECT count(*) AS n FROM {table}{where} GROUP BY {', '.join(keys)} HAVING count(*) > 1"  # noqa: S608 - quoted by `sql`
-    return f"SELECT count(*) AS groups, coalesce(sum(n), 0)::bigint AS rows FROM ({groups}) g"  # noqa: S608 - likewise
+    groups = f"SELECT count(*) AS n FROM {table}{where} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+    return f"SELECT count(*) AS groups, coalesce(sum(n), 0)::bigint AS rows FROM ({groups}) g"

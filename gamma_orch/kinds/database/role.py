@@ -6,7 +6,7 @@ the secret changed, and goes to the server as a SCRAM verifier only.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -105,6 +105,8 @@ def _check_privileges(kind: str, given: Sequence[str]) -> None:
 
 
 class RoleSpec(WrittenOut):
+    REFERS: ClassVar[frozenset[str]] = frozenset({"password"})
+
     server: str = "main"
     """The target of the environment on which the role is."""
     name: str | None = None

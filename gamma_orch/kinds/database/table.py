@@ -6,7 +6,7 @@ anything is touched. Columns and constraints that no spec ever named are nobody'
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,6 +39,8 @@ LOCK_TIMEOUT = "2s"  # how long readers and writers may queue behind us; the eng
 
 
 class Column(WrittenOut):
+    REFERS: ClassVar[frozenset[str]] = frozenset({"default"})
+
     type: str
     """A type of PostgreSQL's: text, bigint, numeric(10,2), timestamptz, uuid, vector(384)."""
     nullable: bool = False
@@ -270,7 +272,7 @@ class TableProvider:
                         await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
                     for name in dropped:
                         # count(column) counts what is not null
-                        count = f"SELECT count({sql.ident(name)}) FROM {table}"  # noqa: S608 - quoted by `sql`
+                        count = f"SELECT count({sql.ident(name)}) FROM {table}"
                         _check_empty(task, name, await connection.fetchval(count))
                         await connection.execute(f"ALTER TABLE {table} DROP COLUMN {sql.ident(name)}")
                     for statement in statements:
