@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gamma_orch.core.address import Address
-from gamma_orch.core.canonical import Json
+from gamma_orch.core.canonical import Json, canonical
 
 REF, SECRET, UNKNOWN, TEMPLATE = "$ref", "$secret", "$unknown", "$template"
 RESERVED = frozenset({REF, SECRET, UNKNOWN, TEMPLATE})
@@ -80,9 +80,9 @@ def replace_leaves(tree: Json, swap: Callable[[Any], Json]) -> Json:
     if isinstance(tree, list):
         return [replace_leaves(value, swap) for value in tree]
     if isinstance(tree, Template):
-        parts = [p if isinstance(p, str) else swap(p) for p in tree.parts]
-        if all(isinstance(p, (str, int, float)) for p in parts):
-            return "".join(_text(p) for p in parts)
+        parts = [p if isinstance(p, str) else _part(swap(p)) for p in tree.parts]
+        if all(isinstance(p, str) for p in parts):
+            return "".join(parts)
         if any(isinstance(p, dict) for p in parts):
             return {TEMPLATE: parts}
         return Template(tuple(parts))
@@ -91,8 +91,9 @@ def replace_leaves(tree: Json, swap: Callable[[Any], Json]) -> Json:
     return tree
 
 
-def _text(value: str | float) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _part(value: Json) -> Json:
+    """What stands in a text for a leaf that was swapped: another leaf, or the value as text."""
+    return value if isinstance(value, (str, *LEAVES)) or is_leaf(value) else canonical(value)
 
 
 def leaves(tree: Json) -> Iterator[Leaf]:

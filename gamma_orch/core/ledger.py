@@ -33,7 +33,9 @@ class Entry:
     """All that the ledger knows of one address."""
 
     record: Record | None = None  # None: never there, or deleted (then `done` is the tombstone)
-    done: int = 0  # seq of the last Done
+    # Seq of the last event after which no effect of an earlier step can still be under way: a Done, or
+    # a Failed that the process itself wrote. Part of the next step's key.
+    done: int = 0
     begun: Begun | None = None  # open: no Done and no Failed yet
     error: str = ""  # why the last step failed; empty after a Done
     # Who allowed, once, what would else be refused: the deletion of a protected object, or going on
@@ -96,13 +98,13 @@ def step(entries: Mapping[Address, Entry], event: Event) -> dict[Address, Entry]
         case Type.DONE:
             body = data["record"]
             record = Record.decoded(body) if body is not None else None
-            done = {event.address: Entry(record, event.seq, since=event.at)}
+            ended = {event.address: Entry(record, event.seq, since=event.at)}
             if data.get("movedFrom"):
-                done[Address.parse(data["movedFrom"])] = Entry(None, event.seq, since=event.at)
-            return done
+                ended[Address.parse(data["movedFrom"])] = Entry(None, event.seq, since=event.at)
+            return ended
         case Type.FAILED:
-            return {
-                event.address: replace(entry, begun=None, consent="", error=data["error"], since=event.at)
-            }
+            done = entry.done if data.get("settled") else event.seq
+            failed = replace(entry, done=done, begun=None, consent="", error=data["error"], since=event.at)
+            return {event.address: failed}
         case _:
             return {}

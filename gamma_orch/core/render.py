@@ -67,21 +67,20 @@ def sealed(document: Json) -> bool:
 def plan_text(plan: Plan, impacts: Impacts | None = None, everything: bool = False) -> str:
     """What would be done, a block a change; the kept ones only with `everything`."""
     shown = [change for change in plan.changes if everything or change.action is not Action.KEEP]
-    if not shown and not plan.extras:
-        return f"No changes. {_count(len(plan.changes), 'resource')} of {plan.environment} as declared.\n"
-    lines = [
-        f"Plan {plan.id[:12]} for {plan.environment}" + (f" at {plan.commit[:12]}" if plan.commit else ""),
-        "",
-    ]
+    at = f" at {plan.commit[:12]}" if plan.commit else ""
+    lines = [f"Plan {plan.id[:12]} for {plan.environment}{at}", ""]
     for change in shown:
-        lines.append(
-            f"  {SYMBOLS[change.action]} {change.address}  {headline(change)}{_estimate(change, impacts)}"
-        )
+        why = headline(change) + _estimate(change, impacts)
+        lines.append(f"  {SYMBOLS[change.action]} {change.address}  {why}")
         lines += [f"      {line}" for line in _field_lines(change)]
+    lines += ["", summary_line(plan)] if shown else []
+    if not plan.steps and not plan.refused:
+        text = f"No changes. {_count(len(plan.changes), 'resource')} of {plan.environment} as declared."
+        lines = [*lines[:-1], text] if shown else [text]
     if plan.extras:
-        lines += ["", "  Not declared, not recorded, and marked as Gamma's (left alone):"]
-        lines += [f"    {extra}" for extra in plan.extras]
-    return "\n".join([*lines, "", summary_line(plan), ""])
+        lines += ["", "Marked as Gamma's, but neither declared nor recorded here (left alone):"]
+        lines += [f"  {extra}" for extra in plan.extras]
+    return "\n".join([*lines, ""])
 
 
 def headline(change: Change) -> str:

@@ -2,7 +2,7 @@
 
 | live equals                              | then                                              |
 |------------------------------------------|---------------------------------------------------|
-| the planned known values                 | done; no effect                                   |
+| the planned known values                 | done; no effect (but see `happened` on secrets)   |
 | what the step found before               | it did not happen: plan again, same key           |
 | a mixture of both, and the kind converges| it half happened: plan again, same key            |
 | anything else                            | in doubt: the branch stops, a person looks        |
@@ -19,7 +19,7 @@ from gamma_orch.core.compare import paths, same
 from gamma_orch.core.diagnostic import Path
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.kind import Fields, Traits
-from gamma_orch.core.leaves import is_leaf
+from gamma_orch.core.leaves import is_leaf, is_secret
 from gamma_orch.core.ledger import Begun, Ledger
 from gamma_orch.core.observation import Absent, Observation, Seen, Unreadable
 
@@ -36,10 +36,12 @@ def settle(
         kind = traits.get(address.kind, Traits())
         if entry.consent and not isinstance(observation, Unreadable):
             events.append(_failed(address, entry.begun, "given up by consent"))
-        elif happened(entry.begun, observation, _was(ledger, address, entry.begun)):
-            events.append(_done(address, entry.begun, observation))
-        elif undone(entry.begun, observation, kind.convergent):
-            events.append(_failed(address, entry.begun, "cut off before it was done"))
+        else:
+            was = _was(ledger, address, entry.begun)
+            if happened(entry.begun, observation, was, kind.convergent):
+                events.append(_done(address, entry.begun, observation))
+            elif undone(entry.begun, observation, was, kind.convergent):
+                events.append(_failed(address, entry.begun, "cut off before it was done"))
     return events
 
 
@@ -48,18 +50,22 @@ def _was(ledger: Ledger, address: Address, begun: Begun) -> Fields:
     return record.fields if record else {}
 
 
-def happened(begun: Begun, observation: Observation, was: Fields) -> bool:
+def happened(begun: Begun, observation: Observation, was: Fields, convergent: bool) -> bool:
     """Whether the world shows what the step was to make."""
     match observation:
         case Absent():
             return begun.planned is None
         case Seen(fields, _, healthy):
-            return begun.planned is not None and healthy and not differences(begun.planned, fields, was)
+            if begun.planned is None or not healthy or differences(begun.planned, fields, was):
+                return False
+            # A secret cannot be read back. That a new one is set is sure only where the object came
+            # to be in one effect; otherwise it is set again.
+            return not _sets_secret(begun.planned, was) or (begun.before is None and not convergent)
         case _:
             return False
 
 
-def undone(begun: Begun, observation: Observation, convergent: bool) -> bool:
+def undone(begun: Begun, observation: Observation, was: Fields, convergent: bool) -> bool:
     """Whether the world shows what the step found, or, in a kind that converges, a mixture."""
     match observation:
         case Absent():
@@ -68,9 +74,19 @@ def undone(begun: Begun, observation: Observation, convergent: bool) -> bool:
         case Seen(fields):
             if begun.before is not None and _as_before(begun, fields):
                 return True
+            planned = begun.planned or {}
+            if _sets_secret(planned, was) and not differences(planned, fields, was):
+                return True
             return convergent and _mixture(begun, fields)
         case _:
             return False
+
+
+def _sets_secret(planned: Fields, was: Fields) -> bool:
+    applied = dict(paths(was))
+    return any(
+        is_secret(value) and not same(value, applied.get(path, MISSING)) for path, value in paths(planned)
+    )
 
 
 def differences(planned: Fields, live: Fields, was: Fields) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gamma_orch import __version__
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Severity
 from gamma_orch.core.provider import GammaError
 from gamma_orch.engine.commit import commit_of
@@ -90,8 +91,7 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
     """
     root = find_root(start.resolve())
     project, desired = faultless(root, environment)
-    declared = desired.environment.model_dump(by_alias=True, warnings=False)
-    targets = Targets(environment, root / STATE, declared["targets"], project.secrets.reveal)
+    targets = Targets(environment, root / STATE, _declared(desired), project.secrets.reveal)
     database = Database(ledger_url(root))
     try:
         yield Site(
@@ -104,6 +104,19 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
         )
     finally:
         database.close()
+
+
+def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
+    """The targets as data. Read field by field: a dump would open the secrets among them."""
+    return {
+        name: {
+            "type": target.type,
+            "embedded": target.embedded,
+            "url": target.url,
+            "maxParallel": target.max_parallel,
+        }
+        for name, target in desired.environment.targets.items()
+    }
 
 
 def run(site: Site, work: Coroutine[Any, Any, T]) -> T:

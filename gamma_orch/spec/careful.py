@@ -112,6 +112,10 @@ class Careful(Reading):
         elif key in RESERVED:
             message = f"The key {key} is reserved: it marks values that are not known yet."
             self._note(event, Code.RESERVED_KEY, message, "choose another key")
+        elif not key.isprintable():
+            self._note(
+                event, Code.CHARACTER, "The key has a character that nobody can see.", "retype the key"
+            )
         if key in self.here:
             first = self.places[self._path()].key
             place = f"line {self._first_line + first[0]}, column {first[1] + 1}"
@@ -168,6 +172,7 @@ def _syntax(error: YAMLError, text: str, first_line: int) -> Problem:
         if mark is not None:
             spot = (mark.line, mark.column)
     lines = text.split("\n")
-    shown = lines[spot[0]] if spot[0] < len(lines) else ""
-    code, message, hint, column = words.syntax(said, shown, spot[1], opened)
+    if spot[0] >= len(lines):  # behind a last line that has no end
+        spot = (len(lines) - 1, len(lines[-1]))
+    code, message, hint, column = words.syntax(said, lines[spot[0]], spot[1], opened)
     return Problem(code, message, hint, (), (spot[0], column))

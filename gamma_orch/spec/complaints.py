@@ -139,7 +139,8 @@ _WRONG_SORT = {
         "nothing (null)": "none_required",
         "a date": "date_type date_parsing date_from_datetime_parsing date_from_datetime_inexact",
         "a time of day": "time_type time_parsing",
-        "a date and time": "datetime_type datetime_parsing datetime_object_invalid datetime_from_date_parsing",
+        "a date and time": "datetime_type datetime_parsing datetime_object_invalid "
+        "datetime_from_date_parsing",
         "a duration": "time_delta_type time_delta_parsing",
         "a URL": "url_type url_parsing url_syntax_violation",
         "a UUID": "uuid_type uuid_parsing uuid_version",

@@ -31,7 +31,7 @@ _KEYS = frozenset({"apiVersion", "kind", "metadata", "spec"})
 
 
 class LifecycleSpec(Spec):
-    """How the resource may be changed and removed."""
+    """What may happen to the resource, and in which order."""
 
     protect: bool = False
     """Never delete it without a consent that names it, even after its YAML is gone."""

@@ -134,6 +134,7 @@ def _field(path: str, root: type[BaseModel], parts: Sequence[str | int], summary
     """Walk down from `spec` or `metadata`; the field that the last key names is explained."""
     annotation: Any = root
     info: FieldInfo | None = None
+    said = ""
     for count, part in enumerate(parts[1:], start=1):
         step = next(_steps(annotation, part), None)
         if step is None:
@@ -141,8 +142,9 @@ def _field(path: str, root: type[BaseModel], parts: Sequence[str | int], summary
             where = path.split(".", 1)[0] + "." + written(parts[:count])
             raise NoSuchField(f"{where} has no {part!r}{_because(did_you_mean(str(part), names))}")
         annotation, info = step
+        said = (info.description if info else None) or said
     models = list(_models(annotation))
-    said = (info.description if info else None) or (_doc(models[0]) if models else summary)
+    said = said or (_doc(models[0]) if models else summary)
     metadata = info.metadata if info else ()
     return Explanation(
         path,

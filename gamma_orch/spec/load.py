@@ -8,7 +8,7 @@ all files are known from there, PyYAML is not even imported.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -151,13 +151,12 @@ def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]
         message = f"A document is a map with apiVersion, kind, metadata and spec; here is {sort}."
         hint = "give each resource its own document, separated by a line ---"
         return None, [_fault(Code.NOT_A_MAP, message, _span(file, piece, first), hint)]
-    if "\\" in body and (found := _unseen(data, ())) is not None:
+    if "\\" in body and (path := _nul(data, ())) is not None:
         from gamma_orch.spec.careful import Careful
 
-        path, message = found
+        message = "An escape puts a NUL character into this text; most targets cannot store one."
         span = _span(file, piece, Careful(body).places[path].value)
-        shown = tuple(printable(part) if type(part) is str else part for part in path)
-        return None, [_fault(Code.CHARACTER, message, span, "take the escape away", shown)]
+        return None, [_fault(Code.CHARACTER, message, span, "take the escape away", path)]
     # An escape may hide a `$` or a `{`: a document with one is looked at as if it had both.
     return (piece.line + first[0], "${" in body or "\\" in body, data), []
 
@@ -222,22 +221,17 @@ def _body(file: str, piece: Piece) -> tuple[str | None, list[Diagnostic]]:
     return None if directive or problems else text, problems
 
 
-def _unseen(data: Json, path: Path) -> tuple[Path, str] | None:
-    """The first text that an escape gave a NUL, or key it gave anything invisible. The depth is bounded."""
+def _nul(data: Json, path: Path) -> Path | None:
+    """The path of the first text that an escape gave a NUL character. The depth is bounded."""
     if type(data) is str:
-        message = "An escape puts a NUL character into this text; most targets cannot store one."
-        return (path, message) if "\0" in data else None
+        return path if "\0" in data else None
     if type(data) is dict:
-        for key, value in data.items():
-            if not key.isprintable():
-                return (*path, key), "An escape puts an invisible character into this key."
-            if (found := _unseen(value, (*path, key))) is not None:
-                return found
+        inner: Iterable[tuple[str | int, Json]] = data.items()
     elif type(data) is list:
-        for index, value in enumerate(data):
-            if (found := _unseen(value, (*path, index))) is not None:
-                return found
-    return None
+        inner = enumerate(data)
+    else:
+        return None
+    return next((found for key, value in inner if (found := _nul(value, (*path, key))) is not None), None)
 
 
 def _fault(code: Code, message: str, span: Span, hint: str, path: Path = ()) -> Diagnostic:

@@ -88,6 +88,7 @@ class Reading:
             type(resolved) is not str
             or key in self.here
             or key in RESERVED
+            or not key.isprintable()
             or (key == "<<" and event.implicit[0])
             or event.anchor is not None
             or event.tag is not None

@@ -52,7 +52,7 @@ class Key(WrittenOut):
     """The operator class, where it is not the type's own: text_pattern_ops, vector_cosine_ops."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:  # noqa: N804 - pydantic hands an "after" validator the model
+    def _one_source(self) -> Self:
         if (self.column is None) == (self.expression is None):
             raise ValueError("a key has either a `column` or an `expression`")
         return self

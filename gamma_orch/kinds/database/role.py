@@ -62,7 +62,7 @@ class Grant(WrittenOut):
     """select, insert, update, delete, usage, connect, ..."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:  # noqa: N804 - pydantic hands an "after" validator the model
+    def _whole(self) -> Self:
         _check_privileges(self.on, self.privileges)
         if self.tables and self.on != "table":
             raise ValueError(f"`tables` goes with `on: table`, not with `on: {self.on}`")
@@ -90,7 +90,7 @@ class DefaultPrivilege(WrittenOut):
     """What this role gets on each of them."""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:  # noqa: N804 - pydantic hands an "after" validator the model
+    def _whole(self) -> Self:
         _check_privileges(self.on, self.privileges)
         return self
 

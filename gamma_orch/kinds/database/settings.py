@@ -78,7 +78,8 @@ def shape_error(name: str, value: Json) -> str | None:
     match = NUMBER.fullmatch(value)
     if match is None or not match[2] or match[2] in UNITS:
         return None
-    meant = WORDS.get(match[2]) or WORDS.get(match[2].lower()) or nearest(match[2], UNITS)
+    same_letters = next((unit for unit in UNITS if unit.casefold() == match[2].casefold()), None)
+    meant = WORDS.get(match[2]) or WORDS.get(match[2].lower()) or same_letters
     if meant is None:
         return None
     return (

@@ -60,7 +60,7 @@ class Column(WrittenOut):
         return value
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:  # noqa: N804 - pydantic hands an "after" validator the model
+    def _one_source(self) -> Self:
         if self.identity and self.default is not None:
             raise ValueError("a column has an identity or a default, not both")
         if self.identity and self.nullable is True:
@@ -100,7 +100,7 @@ class TableSpec(WrittenOut):
     """Conditions that every row keeps, by the name of the constraint."""
 
     @model_validator(mode="after")
-    def _known_columns(self) -> Self:  # noqa: N804 - pydantic hands an "after" validator the model
+    def _known_columns(self) -> Self:
         used = [("primaryKey", self.primary_key), *(("unique", one) for one in self.unique)]
         used += [("foreignKeys", one.columns) for one in self.foreign_keys]
         for where, names in used:
