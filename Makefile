@@ -59,7 +59,7 @@ cover: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/plan_scale.py
+	$(BIN)/python -m benchmarks.plan_scale
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
@@ -82,6 +82,7 @@ $(VENV)/.place:
 $(VENV)/.core: $(VENV)/.place pyproject.toml constraints.txt
 	@echo "installing gamma into $(VENV)"
 	@$(PIP) install -c constraints.txt -e .
+	@$(BIN)/python -m compileall -q gamma_orch
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core pyproject.toml constraints.txt

@@ -1,8 +1,14 @@
-"""Hypothesis profiles, chosen by GAMMA_PROFILE: dev, ci (where CI is set) or nightly."""
+"""What every test gets: the Hypothesis profile, and nightly tests only at night.
+
+GAMMA_PROFILE chooses: dev, ci (the default where CI is set) or nightly.
+"""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+PROFILE = os.environ.get("GAMMA_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 
 # Machines are shared: a deadline would test the neighbours.
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -24,4 +30,13 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=_QUIET,
 )
-settings.load_profile(os.environ.get("GAMMA_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if PROFILE == "nightly":
+        return
+    late = [item for item in items if item.get_closest_marker("nightly")]
+    if late:
+        items[:] = [item for item in items if item not in late]
+        config.hook.pytest_deselected(items=late)

@@ -1,0 +1,52 @@
+"""What the documents say is so: their specs are valid, their commands and links exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gamma_orch.spec.registry import registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+names = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def documents(page: Path) -> list[Any]:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [document for block in blocks for document in yaml.safe_load_all(block)]
+
+
+@names
+def test_specs_are_valid(page: Path) -> None:
+    kinds = registry("")
+    for document in documents(page):
+        if isinstance(document, dict) and "kind" in document:
+            kind = kinds.get(document["kind"])
+            assert kind is not None, document["kind"]
+            kind.spec.model_validate(document["spec"])
+
+
+@names
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+@names
+def test_commands_exist(page: Path) -> None:
+    from gamma_orch.cli.app import app
+
+    known = {command.name for command in app.registered_commands}
+    assert known
+    named = re.findall(r"(?:`|/|^)gamma ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not set(named) - known
+
+
+@names
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not set(named) - targets
