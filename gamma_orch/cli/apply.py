@@ -48,6 +48,7 @@ def apply(
 
 def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
     """Show the plan and ask. The answer holds for this very plan; None: nothing to ask about."""
+    from gamma_orch.cli.patience import waiting
     from gamma_orch.cli.report import painted
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_text
@@ -59,7 +60,8 @@ def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
         raise GammaError(
             "There is nobody to ask here. Say --yes, or apply a plan saved with: gamma plan --out FILE"
         )
-    found = run(site, look(site)).plan
+    with waiting(f"Reading what is there in {site.environment}"):
+        found = run(site, look(site)).plan
     sys.stderr.write(painted(plan_text(found, impacts(site.database, found)), sys.stderr.isatty()))
     if found.steps or consents:
         typer.confirm("Apply this?", abort=True, err=True)

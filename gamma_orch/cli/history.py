@@ -23,11 +23,11 @@ def history(
     from gamma_orch.cli.address import address
     from gamma_orch.cli.report import show, show_json
     from gamma_orch.core.render import table_markdown
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import ledger as opened
     from gamma_orch.store.ledger import latest
 
-    with opened(project, env) as site:
-        found = latest(site.database, env, limit, address(resource) if resource else None)
+    with opened(project, env) as database:
+        found = latest(database, env, limit, address(resource) if resource else None)
     rows = [(e.at, e.by, e.type.value, str(e.address or ""), told(e)) for e in found]
     match output:
         case Style.JSON:

@@ -20,6 +20,7 @@ def plan(
     everything: Annotated[bool, typer.Option("--all", help="Show the unchanged resources too.")] = False,
 ) -> None:
     """Show what apply would do, and why."""
+    from gamma_orch.cli.patience import waiting
     from gamma_orch.cli.report import show, show_json
     from gamma_orch.core.render import plan_json, plan_markdown, plan_text
     from gamma_orch.engine.converge import look
@@ -27,7 +28,8 @@ def plan(
     from gamma_orch.engine.project import opened, run
 
     with opened(project, env) as site:
-        found = run(site, look(site)).plan
+        with waiting(f"Reading what is there in {env}"):
+            found = run(site, look(site)).plan
         estimates = impacts(site.database, found)
     if out is not None:
         out.write_text(json.dumps(plan_json(found), ensure_ascii=False) + "\n", encoding="utf-8")

@@ -28,12 +28,12 @@ def show(
     from gamma_orch.core.diagnostic import written
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import table_markdown, value_text
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.project import ledger as opened
     from gamma_orch.store.ledger import past, present
 
     moment = parse_moment(at) if at else None
-    with opened(project, env) as site:
-        ledger = past(site.database, env, moment) if moment else present(site.database, env)[0]
+    with opened(project, env) as database:
+        ledger = past(database, env, moment) if moment else present(database, env)[0]
     records = {a: e.record for a, e in sorted(ledger.entries.items()) if e.record}
     if resource is not None:
         wanted = address(resource)

@@ -16,6 +16,7 @@ def status(
     everything: Annotated[bool, typer.Option("--all", help="List the ready resources too.")] = False,
 ) -> None:
     """Show whether each resource is as declared and works."""
+    from gamma_orch.cli.patience import waiting
     from gamma_orch.cli.report import show, show_json
     from gamma_orch.core.condition import conditions
     from gamma_orch.core.render import status_json, status_lines, table_markdown
@@ -24,7 +25,8 @@ def status(
     from gamma_orch.store.ledger import released
 
     with opened(project, env) as site:
-        found = run(site, look(site))
+        with waiting(f"Reading what is there in {env}"):
+            found = run(site, look(site))
         release = released(site.database, env)
     told = conditions(found.plan, found.ledger, found.observations)
     match output:

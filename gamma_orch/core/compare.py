@@ -75,7 +75,7 @@ def _seen(
         fields = tuple(field_changes(wanted, was, seen.fields, ignored))
     work = [field for field in fields if field.verdict in WORK]
     if not work and not seen.healthy:
-        return Change(address, Action.UPDATE, Reason.UNHEALTHY, seen.why)
+        return Change(address, Action.UPDATE if record else Action.ADOPT, Reason.UNHEALTHY, seen.why)
     if not work and record and traits.derives and record.fingerprint.parents != fingerprint.parents:
         return Change(address, Action.UPDATE, Reason.PARENT_CHANGED)
     if not work:
@@ -108,7 +108,7 @@ def _settled(
     """Live is as wanted. What is left is whether the ledger knows."""
     if record is None:
         return Change(address, Action.ADOPT, Reason.EXISTS)
-    if record.fields != wanted and any(field.verdict is not Verdict.FOREIGN for field in fields):
+    if fields:
         return Change(address, Action.ADOPT, Reason.CONVERGED_OUTSIDE, fields=fields)
     if record.fingerprint.metadata != fingerprint.metadata:
         return Change(address, Action.ADOPT, Reason.METADATA)
@@ -155,7 +155,7 @@ def verdict(wanted: Json, was: Json, live: Json) -> Verdict:
         return Verdict.KEEP
     if same(wanted, was):
         return Verdict.DRIFT
-    if was is MISSING or same(was, live):
+    if was is MISSING or same(was, live) or (is_secret(was) and live is MISSING):
         return Verdict.CHANGE
     return Verdict.CONFLICT
 
@@ -171,7 +171,7 @@ def paths(tree: Mapping[str, Json], prefix: Path = ()) -> Iterator[tuple[Path, J
     """Every leaf with its path. Maps are opened, and an empty one owns nothing; lists and encoded
     leaves are whole."""
     for key, value in tree.items():
-        if isinstance(value, dict) and not is_leaf(value):
+        if _is_map(value):
             yield from paths(value, (*prefix, key))
         else:
             yield (*prefix, key), value
@@ -179,24 +179,32 @@ def paths(tree: Mapping[str, Json], prefix: Path = ()) -> Iterator[tuple[Path, J
 
 def left_alone(wanted: Fields, live: Fields, lifecycle: Lifecycle) -> Fields:
     """The wanted fields, with what `lifecycle.ignore` names as it is in the world."""
-    ignored = [parse_path(path) for path in lifecycle.ignore]
-    kept = {path: value for path, value in paths(wanted) if not _under(path, ignored)}
-    kept |= {path: value for path, value in paths(live) if _under(path, ignored)}
-    return _tree(kept)
+    for path in lifecycle.ignore:
+        wanted = _with_live(wanted, live, parse_path(path))
+    return wanted
+
+
+def _with_live(wanted: Fields, live: Fields, path: Path) -> Fields:
+    """A copy in which the path holds what it holds in `live`, and is gone where it is gone there."""
+    if not path:
+        return live
+    key, rest = str(path[0]), path[1:]
+    if not rest:
+        kept = {name: value for name, value in wanted.items() if name != key}
+        return {**kept, key: live[key]} if key in live else kept
+    own, found = wanted.get(key, {}), live.get(key, {})
+    if not _is_map(own) or not _is_map(found):
+        return wanted  # one of them has a plain value there, so there is no such path
+    inner = _with_live(own, found, rest)
+    return {**wanted, key: inner} if inner or key in wanted else wanted
+
+
+def _is_map(value: Json) -> bool:
+    return isinstance(value, dict) and not is_leaf(value)
 
 
 def _under(path: Path, prefixes: list[Path]) -> bool:
     return any(path[: len(prefix)] == prefix for prefix in prefixes)
-
-
-def _tree(flat: Mapping[Path, Json]) -> Fields:
-    tree: dict[str, Json] = {}
-    for path, value in flat.items():
-        here = tree
-        for part in path[:-1]:
-            here = here.setdefault(str(part), {})
-        here[str(path[-1])] = value
-    return tree
 
 
 def parse_path(text: str) -> Path:

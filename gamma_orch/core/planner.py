@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json, digest
 from gamma_orch.core.change import Action, Change, Reason
-from gamma_orch.core.compare import compare, left_alone
+from gamma_orch.core.compare import compare, field_changes, left_alone
 from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
 from gamma_orch.core.kind import Fields, Traits
 from gamma_orch.core.leaves import Ref, Secret, Unknown, encode, replace_leaves
@@ -37,6 +37,7 @@ class _Draft:
     prints: Mapping[Address, Fingerprint]
     order: Sequence[Address]  # of the desired, parents first
     first: Mapping[Address, Fields]  # wanted fields with references still open
+    moves: Mapping[Address, Address]  # new address -> the recorded old one
     resolved: set[Address] = field(default_factory=set)  # whose fields had to be made anew
     changes: dict[Address, Change] = field(default_factory=dict)
     wanted: dict[Address, Fields] = field(default_factory=dict)
@@ -58,17 +59,18 @@ def plan(
     order = in_order(desired)
     prints = fingerprint(desired, order, {name for name, kind in traits.items() if kind.derives})
     first = wanted if wanted is not None else wanted_fields(desired, traits, order)
-    draft = _Draft(environment, desired, ledger, observations, traits, prints, order, first)
     moves = _moves(desired, ledger)
+    draft = _Draft(environment, desired, ledger, observations, traits, prints, order, first, moves)
     for address in order:
-        _decide(draft, address, moves.get(address))
+        _decide(draft, address)
     for address in sorted(ledger.entries.keys() - desired.keys() - set(moves.values())):
         _decide_unwanted(draft, address)
     if draft.rebuilt:
         _spread_rebuilds(draft)
+        _foresee_rebuilds(draft)
     if any(change.action in _BLOCKED for change in draft.changes.values()):
         _hold_back(draft)
-    known = set(desired) | set(ledger.entries)
+    known = set(desired) | {a for a, e in ledger.entries.items() if e.record or e.begun}
     return identified(
         Plan(
             environment=environment,
@@ -111,22 +113,19 @@ def asked_record(resource: Resource | None, ledger: Ledger, address: Address) ->
     return record
 
 
-def _decide(draft: _Draft, address: Address, moved_from: Address | None) -> None:
+def _decide(draft: _Draft, address: Address) -> None:
     resource = draft.desired[address]
-    entry = draft.ledger.entries.get(address, NOTHING)
-    record = draft.ledger.record(moved_from) if moved_from else entry.record
+    moved_from = draft.moves.get(address)
+    record = _record_now(draft, address)
     traits = draft.traits[address.kind]
     observation = draft.observations.get(address, Unreadable("it was not observed"))
-    draft.wanted[address] = wanted = draft.first[address]
-    if resource.has_leaves or any(need in draft.resolved for need in resource.needs):
-        draft.resolved.add(address)
-        spec = replace_leaves(resource.spec, lambda leaf: _settle_leaf(draft, leaf))
-        draft.wanted[address] = wanted = encode(traits.normalise(address, spec, draft.wanted.__getitem__))
+    wanted = _resolved(draft, resource)
     if record and resource.lifecycle.ignore and isinstance(observation, Seen):
-        draft.wanted[address] = wanted = left_alone(wanted, observation.fields, resource.lifecycle)
+        wanted = left_alone(wanted, observation.fields, resource.lifecycle)
+    draft.wanted[address] = wanted
     doubtful = next((a for a in (address, moved_from) if a and _is_begun(draft, a)), None)
     if doubtful:
-        change = _in_doubt(doubtful, draft.ledger.entries[doubtful], observation)
+        change = _in_doubt(address, doubtful, draft.ledger.entries[doubtful], observation)
     else:
         change = compare(
             address, wanted, draft.prints[address], resource.lifecycle, record, observation, traits
@@ -138,6 +137,22 @@ def _decide(draft: _Draft, address: Address, moved_from: Address | None) -> None
         if change.action is Action.REPLACE:
             change = _replacement(draft, change, resource, traits)
     draft.changes[address] = change
+
+
+def _resolved(draft: _Draft, resource: Resource) -> Fields:
+    """The wanted fields, with what is known at this point of the values that others give."""
+    address = resource.address
+    if not resource.has_leaves and not any(need in draft.resolved for need in resource.needs):
+        return draft.first[address]
+    draft.resolved.add(address)
+    spec = replace_leaves(resource.spec, lambda leaf: _settle_leaf(draft, leaf))
+    normalise = draft.traits[address.kind].normalise
+    return encode(normalise(address, spec, draft.wanted.__getitem__))  # type: ignore[no-any-return]
+
+
+def _record_now(draft: _Draft, address: Address) -> Record | None:
+    """What the ledger knows of the object that has, or will have, this address."""
+    return draft.ledger.record(draft.moves.get(address, address))
 
 
 def _is_begun(draft: _Draft, address: Address) -> bool:
@@ -162,7 +177,7 @@ def _settle_leaf(draft: _Draft, leaf: Ref | Secret | Unknown) -> Json:
     return Unknown(f"known after {leaf.address} is applied")
 
 
-def _in_doubt(address: Address, entry: Entry, observation: Observation) -> Change:
+def _in_doubt(address: Address, doubtful: Address, entry: Entry, observation: Observation) -> Change:
     if isinstance(observation, Unreadable):
         return Change(address, Action.REFUSE, Reason.UNREADABLE, observation.error)
     opcode = entry.begun.opcode if entry.begun else ""
@@ -172,7 +187,7 @@ def _in_doubt(address: Address, entry: Entry, observation: Observation) -> Chang
         Reason.IN_DOUBT,
         f"an earlier {opcode} was cut off, and what is there now is neither what it found "
         "nor what it was to make; look at it, then let Gamma go on from what is there: "
-        f"gamma apply --consent {address}",
+        f"gamma apply --consent {doubtful}",
     )
 
 
@@ -200,7 +215,7 @@ def _decide_unwanted(draft: _Draft, address: Address) -> None:
     record = entry.record
     observation = draft.observations.get(address, Unreadable("it was not observed"))
     if entry.begun is not None:
-        change = _in_doubt(address, entry, observation)
+        change = _in_doubt(address, address, entry, observation)
     elif record is None:
         return  # only a failed attempt is known of it, and nobody wants it any more
     elif record.retain:
@@ -223,28 +238,59 @@ def _spread_rebuilds(draft: _Draft) -> None:
     """
     children = dependents({a: r.needs for a, r in draft.desired.items()})
     for root in sorted(draft.rebuilt):
-        below = _below(root, children)
-        blocked = [child for child in below if draft.changes[child].action in _BLOCKED]
-        held = [child for child in below if _held(draft, child)]
-        if blocked or held:
+        below = [a for a in _below(root, children) if draft.changes[a].action is not Action.CREATE]
+        refusal = _unsparing(draft, root, below)
+        if refusal is not None:
             draft.rebuilt.discard(root)
-            reason = Reason.PROTECTED if held else Reason.NEEDS
-            action = Action.REFUSE if held else Action.WAIT
-            detail = (
-                _consent(held[0], f"deleted with {root}")
-                if held
-                else f"{blocked[0]}, which would be rebuilt with it, cannot be changed now"
-            )
-            draft.changes[root] = replace(draft.changes[root], action=action, reason=reason, detail=detail)
+            draft.changes[root] = refusal
             continue
         for child in below:
-            change = draft.changes[child]
-            if child in draft.rebuilt or change.action is Action.CREATE:
+            if child in draft.rebuilt:
                 continue
             draft.rebuilt.add(child)
             draft.changes[child] = replace(
-                change, action=Action.REPLACE, reason=Reason.PARENT_REPLACED, detail=str(root)
+                draft.changes[child],
+                action=Action.REPLACE,
+                reason=Reason.PARENT_REPLACED,
+                detail=str(root),
             )
+
+
+def _unsparing(draft: _Draft, root: Address, below: Sequence[Address]) -> Change | None:
+    """Why a parent cannot be deleted first, for the sake of a child; None if it can."""
+    change = draft.changes[root]
+    for child in below:
+        if _held(draft, child):
+            detail = _consent(child, f"deleted with {root}")
+            return replace(change, action=Action.REFUSE, reason=Reason.PROTECTED, detail=detail)
+    for child in below:
+        if draft.changes[child].action in _BLOCKED:
+            detail = f"{child}, which would be rebuilt with it, cannot be changed now"
+            return replace(change, action=Action.WAIT, reason=Reason.NEEDS, detail=detail)
+        if _record_now(draft, child) is None:
+            detail = (
+                f"{child}, which would be deleted with it, exists and is not managed yet; "
+                "apply once without this change, so that it is adopted"
+            )
+            return replace(change, action=Action.REFUSE, detail=detail)
+    return None
+
+
+def _foresee_rebuilds(draft: _Draft) -> None:
+    """What is rebuilt is made as the spec says, ignored fields too, and gives other outputs than now
+    to those below it: their fields are made once more."""
+    again: set[Address] = set()
+    for address in draft.order:
+        resource, change = draft.desired[address], draft.changes[address]
+        below = change.action is Action.CREATE and not again.isdisjoint(resource.needs)
+        if address not in draft.rebuilt and not below:
+            continue
+        again.add(address)
+        draft.wanted[address] = wanted = _resolved(draft, resource)
+        record, observation = _record_now(draft, address), draft.observations[address]
+        live = observation.fields if isinstance(observation, Seen) else {}
+        fields = tuple(field_changes(wanted, record.fields if record else {}, live))
+        draft.changes[address] = replace(change, fields=fields)
 
 
 def _below(root: Address, children: Mapping[Address, list[Address]]) -> list[Address]:
@@ -260,43 +306,56 @@ def _below(root: Address, children: Mapping[Address, list[Address]]) -> list[Add
 
 def _held(draft: _Draft, address: Address) -> bool:
     """Protected, by the specs or by the ledger, and nobody consented."""
-    entry = draft.ledger.entries.get(address, NOTHING)
-    resource = draft.desired.get(address)
-    protect = (resource is not None and resource.lifecycle.protect) or (
-        entry.record is not None and entry.record.protect
-    )
-    return protect and not entry.consent
+    resource, record = draft.desired.get(address), _record_now(draft, address)
+    names = (address, draft.moves.get(address, address))
+    if any(draft.ledger.entries.get(name, NOTHING).consent for name in names):
+        return False
+    return bool((resource and resource.lifecycle.protect) or (record and record.protect))
+
+
+def _rests_on(draft: _Draft) -> dict[Address, tuple[Address, ...]]:
+    """What each recorded object needs in the world as it is, by the names of today."""
+    now = {old: new for new, old in draft.moves.items()}
+    return {
+        now.get(a, a): tuple(now.get(need, need) for need in entry.record.needs)
+        for a, entry in draft.ledger.entries.items()
+        if entry.record
+    }
 
 
 def _hold_back(draft: _Draft) -> None:
-    """Nothing is deleted from under an object that stays because it refuses or waits, and what
-    needs a resource that turned out to be blocked waits with it."""
-    above = {a: e.record.needs for a, e in draft.ledger.entries.items() if e.record}
+    """What needs a resource that is blocked waits with it, and nothing is deleted from under an
+    object that stays because it is blocked."""
+    rests_on = _rests_on(draft)
+    needed_by = dependents({a: r.needs for a, r in draft.desired.items()})
+    waiting: set[Address] = set()
     queue = [a for a, c in draft.changes.items() if c.action in _BLOCKED]
     while queue:
-        child = queue.pop()
-        for parent in above.get(child, ()):
+        blocked = queue.pop()
+        for parent in rests_on.get(blocked, ()):
             change = draft.changes.get(parent)
-            if change is not None and change.action is Action.DELETE:
-                detail = f"{child}, which rests on it, cannot be changed now"
-                draft.changes[parent] = Change(parent, Action.WAIT, Reason.NEEDS, detail)
+            if change is not None and (change.action is Action.DELETE or parent in draft.rebuilt):
+                _wait(draft, parent, f"{blocked}, which rests on it, cannot be changed now")
                 queue.append(parent)
-    for address in draft.order:
-        change = draft.changes[address]
-        if change.action is not Action.KEEP and change.action not in _BLOCKED:
-            _wait(draft, address)
+        for child in needed_by.get(blocked, ()):
+            if draft.changes[child].action not in (Action.KEEP, *_BLOCKED):
+                _wait(draft, child, "")
+                waiting.add(child)
+                queue.append(child)
+    for address in waiting:
+        needs = [need for need in draft.desired[address].needs if draft.changes[need].action in _BLOCKED]
+        _wait(draft, address, ", ".join(map(str, needs)))
 
 
-def _wait(draft: _Draft, address: Address) -> None:
-    blocked = [need for need in draft.desired[address].needs if draft.changes[need].action in _BLOCKED]
-    if blocked:
-        draft.rebuilt.discard(address)
-        draft.changes[address] = Change(address, Action.WAIT, Reason.NEEDS, ", ".join(map(str, blocked)))
+def _wait(draft: _Draft, address: Address, detail: str) -> None:
+    draft.rebuilt.discard(address)
+    draft.changes[address] = Change(address, Action.WAIT, Reason.NEEDS, detail)
 
 
 def _records_only(change: Change) -> bool:
     """An adoption that finds everything as wanted: the ledger learns, the world stays."""
-    return change.action is Action.ADOPT and not (change.reason is Reason.EXISTS and change.fields)
+    changes = change.reason is Reason.UNHEALTHY or (change.reason is Reason.EXISTS and change.fields)
+    return change.action is Action.ADOPT and not changes
 
 
 _OPCODES = {
@@ -354,8 +413,8 @@ def _lay_out_deletions(draft: _Draft, steps: list[Step], unmakes: dict[Address, 
     } | draft.rebuilt
     if not going:
         return
-    needs = {a: tuple(_former_needs(draft, a)) for a in sorted(going)}
-    below = dependents(needs)
+    rests_on = _rests_on(draft)
+    below = dependents({a: rests_on.get(a, ()) for a in going})
     done: list[Address] = []
     seen: set[Address] = set()
     for root in sorted(going):  # children first: a walk down the arrows, with a stack of its own
@@ -387,14 +446,9 @@ def _lay_out_deletions(draft: _Draft, steps: list[Step], unmakes: dict[Address, 
                 planned=None,
                 before=dict(observation.fields) if isinstance(observation, Seen) else None,
                 record=None,
+                moved_from=draft.changes[address].moved_from,
             )
         )
-
-
-def _former_needs(draft: _Draft, address: Address) -> tuple[Address, ...]:
-    record = draft.ledger.record(address)
-    resource = draft.desired.get(address)
-    return tuple({*(record.needs if record else ()), *(resource.needs if resource else ())})
 
 
 def _deletions_wait(
@@ -406,11 +460,9 @@ def _deletions_wait(
     """
     if not unmakes:
         return steps
-    former = dependents({a: e.record.needs for a, e in draft.ledger.entries.items() if e.record})
+    former = dependents(_rests_on(draft))
     for address, index in unmakes.items():
-        if address in draft.rebuilt:
-            continue
-        lets_go = {makes[c] for c in former.get(address, ()) if c in makes}
+        lets_go = {makes[c] for c in former.get(address, ()) if c in makes and c not in draft.rebuilt}
         if lets_go:
             step = steps[index]
             steps[index] = replace(step, needs=tuple(sorted({*step.needs, *lets_go})))

@@ -2,7 +2,7 @@
 
 | live equals                              | then                                              |
 |------------------------------------------|---------------------------------------------------|
-| the planned known values                 | done; no effect (but see `happened` on secrets)   |
+| the planned known values                 | done; no effect (`happened`: if that can be seen) |
 | what the step found before               | it did not happen: plan again, same key           |
 | a mixture of both, and the kind converges| it half happened: plan again, same key            |
 | anything else                            | in doubt: the branch stops, a person looks        |
@@ -58,6 +58,8 @@ def happened(begun: Begun, observation: Observation, was: Fields, convergent: bo
         case Seen(fields, _, healthy):
             if begun.planned is None or not healthy or differences(begun.planned, fields, was):
                 return False
+            if begun.before is not None and _as_before(begun, fields):
+                return False  # what it was to do cannot be seen (a parent's change): it is done again
             # A secret cannot be read back. That a new one is set is sure only where the object came
             # to be in one effect; otherwise it is set again.
             return not _sets_secret(begun.planned, was) or (begun.before is None and not convergent)

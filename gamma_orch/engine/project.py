@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gamma_orch import __version__
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import Diagnostic, Severity
+from gamma_orch.core.diagnostic import Diagnostic, Severity, did_you_mean
 from gamma_orch.core.provider import GammaError
 from gamma_orch.engine.commit import commit_of
 from gamma_orch.engine.converge import Site
@@ -102,6 +102,23 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
             world=World(project.kinds.get, targets),
             secrets=project.secrets,
         )
+    finally:
+        database.close()
+
+
+@contextmanager
+def ledger(start: Path, environment: str) -> Iterator[Database]:
+    """The ledger alone, for looking back: works where the specs of today are broken."""
+    root = find_root(start.resolve())
+    names = environments(root)
+    if environment not in names:
+        hint = did_you_mean(environment, names)
+        raise GammaError(
+            f"There is no environment {environment!r} in {root / 'environments'}. {hint}".rstrip()
+        )
+    database = Database(ledger_url(root))
+    try:
+        yield database
     finally:
         database.close()
 

@@ -24,6 +24,7 @@ from gamma_orch.core.diagnostic import Path, did_you_mean
 from gamma_orch.core.leaves import LEAVES, Ref, Template
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import BROKEN, Fault, found
+from gamma_orch.spec.words import printable
 
 # By how much expressions may make one document grow (all variables together count as one): the
 # characters of texts, and 16 for any other value. Without it, ten lines that double each other would
@@ -93,7 +94,7 @@ def parse(text: str) -> tuple[str | Expression | Malformed, ...]:
 
 
 def _expression(body: str, ordinal: int) -> Expression | Malformed:
-    shown = body if len(body) <= 60 else body[:57] + "…"
+    shown = printable(body, 60)
     head, dot, rest = body.partition(".")
     if "/" in body:
         kind, _, tail = body.partition("/")
@@ -158,7 +159,7 @@ class Growth:
 
 
 class Evaluation:
-    """Puts values into one document after the other. `needs` collects the addresses asked for."""
+    """Puts values into one document after the other; `needs` are the addresses the last one asked for."""
 
     def __init__(
         self,
@@ -174,10 +175,11 @@ class Evaluation:
         self._report: Report = _nowhere
         self._growth = Growth()
         self.needs: set[Address] = set()
+        self.broken = False  # something in the document last walked could not be evaluated
 
     def document(self, tree: Json, path: Path, report: Report, growth: Growth | None = None) -> Json:
         """The tree with every expression replaced. It is copied only where something was."""
-        self._report, self._growth, self.needs = report, growth or Growth(), set()
+        self._report, self._growth, self.needs, self.broken = report, growth or Growth(), set(), False
         return self._walk(tree, path)
 
     def _walk(self, tree: Json, path: Path) -> Json:
@@ -234,6 +236,11 @@ class Evaluation:
         return _joined(written)
 
     def _value(self, part: Expression | Malformed, path: Path) -> Json:
+        value = self._valued(part, path)
+        self.broken = self.broken or value is BROKEN
+        return value
+
+    def _valued(self, part: Expression | Malformed, path: Path) -> Json:
         if isinstance(part, Malformed):
             self._report(Fault(part.code, part.message, path, part.hint, ordinal=part.ordinal))
             return BROKEN

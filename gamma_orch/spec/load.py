@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, Span
 from gamma_orch.spec.codes import Code
@@ -33,6 +34,9 @@ _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\uf
 _BARE_RETURN = re.compile(r"\r(?!\n)")
 _BLANK = re.compile(r"[ \t\r]*(#.*)?")
 _YAML_DIRECTIVE = re.compile(r"%YAML[ \t]+1\.[0-9]+[ \t\r]*(#.*)?")
+
+_KIND = re.compile(r"kind: +([A-Z][A-Za-z0-9]*)")
+_NAME = re.compile(r"(?:metadata: *\{ *| +)name: +([a-z0-9._-]+)")
 
 _OTHER_ENCODINGS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
@@ -69,20 +73,24 @@ def load(texts: Mapping[str, bytes], cache: Mapping[str, Parsed] | None = None) 
     documents: list[Document] = []
     diagnostics: list[Diagnostic] = []
     parsed: dict[str, Parsed] = {}
+    lost: set[Address] = set()
     known = cache or {}
     make = Document._make
     for file in sorted(texts):
         content = texts[file]
         identity = hashlib.sha256(content).hexdigest()
         if (entries := known.get(identity)) is None:
-            entries, problems = _read(file, content)
+            entries, problems, broken = _read(file, content)
             diagnostics += problems
+            lost |= broken
             if not problems:
                 parsed[identity] = entries
         else:
             parsed[identity] = entries
         documents += [make((file, line, dynamic, data)) for line, dynamic, data in entries]
-    return Loaded(Documents(tuple(documents), texts), tuple(diagnostics), parsed)
+    return Loaded(
+        Documents(tuple(documents), texts, not diagnostics, frozenset(lost)), tuple(diagnostics), parsed
+    )
 
 
 def decoded(content: bytes) -> str:
@@ -103,22 +111,42 @@ def pieces(text: str) -> list[Piece]:
     return found
 
 
-def _read(file: str, content: bytes) -> tuple[Parsed, list[Diagnostic]]:
+def _read(file: str, content: bytes) -> tuple[Parsed, list[Diagnostic], set[Address]]:
     text, problems = _text(file, content)
     if problems:
-        return [], problems
+        return [], problems, set()
     cut = pieces(text)
     count = sum(not piece.text.startswith("...") for piece in cut)
     if count > MAX_DOCUMENTS:
         message = f"The file has {count:,} documents; at most {MAX_DOCUMENTS:,} are read from one file."
-        return [], [_fault(Code.TOO_MANY_DOCUMENTS, message, Span(file), "split it into several files")]
+        return (
+            [],
+            [_fault(Code.TOO_MANY_DOCUMENTS, message, Span(file), "split it into several files")],
+            set(),
+        )
     entries: Parsed = []
+    lost: set[Address] = set()
     for piece in cut:
         entry, faults = _document(file, piece)
         problems += faults
+        if faults and (address := _intended(piece.text)) is not None:
+            lost.add(address)
         if entry is not None:
             entries.append(entry)
-    return entries, problems
+    return entries, problems, lost
+
+
+def _intended(text: str) -> Address | None:
+    """What a document that cannot be read would probably have been called."""
+    kind = name = None
+    within = False  # the lines below `metadata:`
+    for line in text.split("\n"):
+        within = line.startswith("metadata:") or (within and line.startswith(" "))
+        if kind is None and (found := _KIND.match(line)):
+            kind = found[1]
+        elif within and name is None and (found := _NAME.match(line)):
+            name = found[1]
+    return Address(kind, name) if kind and name else None
 
 
 def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]] | None, list[Diagnostic]]:
@@ -210,7 +238,7 @@ def _body(file: str, piece: Piece) -> tuple[str | None, list[Diagnostic]]:
         if line.startswith("%"):
             directive = True
             if not _YAML_DIRECTIVE.fullmatch(line):
-                message = f"{line.split()[0][:40]} is a directive; only %YAML 1.2 may stand here."
+                message = f"{printable(line.split()[0])} is a directive; only %YAML 1.2 may stand here."
                 problems.append(_fault(Code.DIRECTIVE, message, here, "remove the line"))
         elif not _BLANK.fullmatch(line):
             if directive and not problems:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, Span
 
@@ -53,6 +54,8 @@ class Documents:
 
     items: tuple[Document, ...] = ()
     texts: Mapping[str, bytes] = field(default_factory=dict)
+    whole: bool = True  # False: some could not be read, so what is wanted is not known
+    lost: frozenset[Address] = frozenset()  # what those probably declare, so far as that can be told
     _pieces: "dict[str, list[Piece]]" = field(default_factory=dict, repr=False, compare=False)
     _places: "dict[tuple[str, int], tuple[Piece, Places]]" = field(
         default_factory=dict, repr=False, compare=False

@@ -50,7 +50,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Resolution:
-    """`desired` is None exactly when a diagnostic is an error."""
+    """`desired` is None exactly when something is an error here, or some document could not be read."""
 
     desired: Desired | None
     diagnostics: tuple[Diagnostic, ...]
@@ -102,7 +102,7 @@ class _Resolving:
         self.diagnostics.sort(key=_by_place)
         wrong = any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
         desired = None
-        if not wrong:
+        if not wrong and self.documents.whole:
             desired = Desired(
                 self.environment,
                 self.scope.spec,
@@ -117,7 +117,7 @@ class _Resolving:
     def _resource(self, address: Address) -> Resource | None:
         faults: list[Fault] = []
         document = self.sorted.resources[address]
-        dynamic = document.dynamic
+        dynamic, broken = document.dynamic, False
         metadata: Json = document.data["metadata"]
         spec: Json = document.data.get("spec", {})
         needs: set[Address] = set()
@@ -126,8 +126,9 @@ class _Resolving:
             dynamic = dynamic or any(patch.dynamic for patch in origin.patches)
         if dynamic:
             metadata = self.evaluation.document(metadata, ("metadata",), faults.append)
+            broken = self.evaluation.broken
             spec = self.evaluation.document(spec, ("spec",), faults.append)
-            needs = self.evaluation.needs
+            needs, broken = self.evaluation.needs, broken or self.evaluation.broken
         said, more = envelope.opened(metadata, address.kind)
         faults += more
         value = self._checked(address.kind, spec, needs, faults)
@@ -135,8 +136,8 @@ class _Resolving:
             if (fault := self.lookup.missing(need, ("metadata", "dependsOn", index))) is not None:
                 faults.append(fault)
             needs.add(need)
-        if faults:
-            self._report(address, faults)
+        self._report(address, faults)
+        if faults or broken:
             return None
         return Resource(
             address,

@@ -118,6 +118,8 @@ class _Reading:
 
     def variable(self, names: tuple[str, ...]) -> Json | Fault:
         """`${var.name.key}`: the value, or what is wrong with asking for it."""
+        if self.document is None:
+            return _SILENT  # that there is no environment says it all
         variables = self.raw.get("variables")
         known = variables if type(variables) is dict else {}
         name = names[0]

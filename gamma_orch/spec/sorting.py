@@ -50,7 +50,7 @@ class _Sorting:
         self.bases: dict[Address, Document] = {}
         self.patches: dict[Address, list[Document]] = {}
         self.environment: Document | None = None
-        self.faulty: set[Address] = set()
+        self.faulty = set(documents.lost)
 
     def result(self) -> Sorted:
         file = environment_file(self.name)
@@ -71,7 +71,7 @@ class _Sorting:
                 self.patches.setdefault(address, []).append(document)
             elif (first := self.bases.setdefault(address, document)) is not document:
                 self._twice(address, first, document)
-        if self.environment is None:
+        if self.environment is None and (self.documents.whole or file not in self.documents.texts):
             self._no_environment(file)
         patched: dict[Address, Origin] = {}
         removed: dict[Address, Document] = {}

@@ -130,7 +130,7 @@ class EmbeddedPostgres:
             return
         with self._alone():
             if self.home.exists():
-                self._stop()
+                self._stop("immediate")  # nothing needs to reach the disk any more
                 shutil.rmtree(self.home)
             if self._link.is_symlink():
                 self._link.unlink()
@@ -286,12 +286,12 @@ class EmbeddedPostgres:
         if lines and lines[0].isdigit() and not self._is_ours(int(lines[0])):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _stop(self) -> None:
+    def _stop(self, mode: str = "fast") -> None:
         lines = self._pid_lines()
         if not lines or not self._is_ours(int(lines[0])):
             return
         who, programs = self._prepare()
-        done = self._pg_ctl(who, programs, "stop", "-m", "fast", "-w", "-t", str(int(PATIENCE)))
+        done = self._pg_ctl(who, programs, "stop", "-m", mode, "-w", "-t", str(int(PATIENCE)))
         if done.returncode != 0 and self._pid() is not None:
             raise Temporary(f"The PostgreSQL server in {self._link} did not stop:\n{_tail(done.stdout)}")
 

@@ -74,7 +74,9 @@ def _of_speaking(error: BaseException, where: str) -> ProviderError | None:
 
 
 def said(error: BaseException) -> str:
-    """The server's own words, with detail and hint."""
-    parts = [str(error).strip() or type(error).__name__]
-    parts += [text for text in (getattr(error, "detail", None), getattr(error, "hint", None)) if text]
+    """The server's own words, with detail and hint, but without the contents of a whole row."""
+    message = str(error.args[0]) if error.args and hasattr(error, "sqlstate") else str(error)
+    more = [text for text in (getattr(error, "detail", None), getattr(error, "hint", None)) if text]
+    parts = [message.strip() or type(error).__name__]
+    parts += [text for text in more if not text.startswith("Failing row contains")]
     return "; ".join(part.strip().rstrip(".") for part in parts)

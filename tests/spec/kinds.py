@@ -83,7 +83,10 @@ def check_items(
 ) -> Iterable[Diagnostic]:
     for resource in resources:
         after = resource.spec["after"]
-        if after is not None and everything[Address("Item", after)].spec["size"] > resource.spec["size"]:
+        if after is None:
+            continue
+        sizes = (everything[Address("Item", after)].spec["size"], resource.spec["size"])
+        if all(isinstance(size, int) for size in sizes) and sizes[0] > sizes[1]:
             yield Diagnostic(
                 "GAM601",
                 f"{resource.address} is smaller than {after}, which comes before it.",

@@ -34,6 +34,7 @@ from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item, Names
 from gamma_orch.targets import MissingDatabase, Postgres, Targets
+from gamma_orch.targets.postgres import said
 
 LOCK_TIMEOUT = "2s"  # how long readers and writers may queue behind us; the engine tries again later
 
@@ -285,7 +286,7 @@ class TableProvider:
                 ) from None
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise Permanent(
-                    f"Rows of {task.address} break what is wanted: {error}; {error.detail or 'no detail'}. "
+                    f"Rows of {task.address} break what is wanted: {said(error)}. "
                     "Mend the rows first; nothing was changed."
                 ) from None
 
@@ -301,8 +302,8 @@ class TableProvider:
                 if fresh:  # half a constraint would surprise writers
                     await connection.execute(f"{alter} DROP CONSTRAINT IF EXISTS {sql.ident(name)}")
                 raise Permanent(
-                    f"Rows of table {fields['schema']}.{fields['name']} break constraint {name}: {error}; "
-                    f"{error.detail or 'some row'}. Mend the rows first; the constraint was not kept."
+                    f"Rows of table {fields['schema']}.{fields['name']} break constraint {name}: {said(error)}. "
+                    f"Mend the rows first; the constraint was {'not kept' if fresh else 'there before'}."
                 ) from None
 
     async def _note_sense(self, postgres: Postgres, task: Task) -> None:

@@ -1,0 +1,109 @@
+"""`gamma` as a test calls it: a command in a project, what it printed, how it ended.
+
+`Warm` runs commands in forked processes (see `nursery`), `cold` in one that starts as a user's does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+THING = "gamma_orch.testing.thing"
+# A file system in memory, where there is one: what a SIGKILL leaves is the same there, and a commit
+# does not wait for a disk.
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int  # negative: the signal that killed it
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def environ(**given: str) -> dict[str, str]:
+    """This process's environment without anything that speaks to Gamma, and what is given."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GAMMA_", "PG", "NO_COLOR", "COLUMNS"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "GAMMA_PLUGINS": THING, "GAMMA_ACTOR": "tester", **given}
+
+
+class Warm:
+    """Forked processes. One command at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.nursery"],
+            cwd=ROOT,
+            env=environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._folder = Path(tempfile.mkdtemp(prefix="gamma-output-", dir=SCRATCH))
+
+    def __call__(self, project: Path, *arguments: str, **variables: str) -> Done:
+        order: Mapping[str, Any] = {
+            "arguments": arguments,
+            "cwd": str(project),
+            "env": environ(**variables),
+            "out": str(self._folder / "out"),
+            "err": str(self._folder / "err"),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the nursery died"
+        out, err = (self._folder / name for name in ("out", "err"))
+        return Done(int(answer), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        for file in self._folder.iterdir():
+            file.unlink()
+        self._folder.rmdir()
+
+
+def start(project: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    """A cold process that runs beside the test."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gamma_orch.cli", *arguments],
+        cwd=project,
+        env=environ(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def cold(project: Path, *arguments: str, **variables: str) -> Done:
+    process = start(project, *arguments, **variables)
+    out, err = process.communicate(timeout=60)
+    return Done(process.returncode, out, err)
+
+
+def write(project: Path, files: Mapping[str, str]) -> Path:
+    """Write a project's files; an empty text deletes one."""
+    for name, text in files.items():
+        path = project / name
+        if text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        else:
+            path.unlink()
+    return project
