@@ -65,9 +65,7 @@ def plan(
         _decide(draft, address)
     for address in sorted(ledger.entries.keys() - desired.keys() - set(moves.values())):
         _decide_unwanted(draft, address)
-    if draft.rebuilt:
-        _spread_rebuilds(draft)
-        _foresee_rebuilds(draft)
+    _settle_rebuilds(draft)
     if any(change.action in _BLOCKED for change in draft.changes.values()):
         _hold_back(draft)
     known = set(desired) | {a for a, e in ledger.entries.items() if e.record or e.begun}
@@ -231,13 +229,25 @@ def _decide_unwanted(draft: _Draft, address: Address) -> None:
     draft.changes[address] = change
 
 
-def _spread_rebuilds(draft: _Draft) -> None:
-    """A parent that is deleted first takes its children with it: they are rebuilt too.
+def _settle_rebuilds(draft: _Draft) -> None:
+    """Rebuild what must be rebuilt with others, and decide anew what is below, until no more follows."""
+    spread: set[Address] = set()
+    while roots := draft.rebuilt - spread:
+        _spread_rebuilds(draft, sorted(roots))
+        spread |= roots | draft.rebuilt
+        _decide_again(draft)
+
+
+def _spread_rebuilds(draft: _Draft, roots: Sequence[Address]) -> None:
+    """A parent that is deleted first takes with it the children that rest on it: they are rebuilt too.
 
     All or nothing: where a child below must not be touched, the parent is not replaced either.
     """
-    children = dependents({a: r.needs for a, r in draft.desired.items()})
-    for root in sorted(draft.rebuilt):
+    rests_on = _rests_on(draft)
+    children = dependents(
+        {a: [n for n in r.needs if n in rests_on.get(a, r.needs)] for a, r in draft.desired.items()}
+    )
+    for root in roots:
         below = [a for a in _below(root, children) if draft.changes[a].action is not Action.CREATE]
         refusal = _unsparing(draft, root, below)
         if refusal is not None:
@@ -276,21 +286,23 @@ def _unsparing(draft: _Draft, root: Address, below: Sequence[Address]) -> Change
     return None
 
 
-def _foresee_rebuilds(draft: _Draft) -> None:
+def _decide_again(draft: _Draft) -> None:
     """What is rebuilt is made as the spec says, ignored fields too, and gives other outputs than now
-    to those below it: their fields are made once more."""
+    to those below it."""
     again: set[Address] = set()
     for address in draft.order:
         resource, change = draft.desired[address], draft.changes[address]
-        below = change.action is Action.CREATE and not again.isdisjoint(resource.needs)
-        if address not in draft.rebuilt and not below:
+        if address in draft.rebuilt:
+            draft.wanted[address] = wanted = _resolved(draft, resource)
+            record, observation = _record_now(draft, address), draft.observations[address]
+            live = observation.fields if isinstance(observation, Seen) else {}
+            fields = tuple(field_changes(wanted, record.fields if record else {}, live))
+            draft.changes[address] = replace(change, fields=fields)
+        elif change.action not in _BLOCKED and not again.isdisjoint(resource.needs):
+            _decide(draft, address)
+        else:
             continue
         again.add(address)
-        draft.wanted[address] = wanted = _resolved(draft, resource)
-        record, observation = _record_now(draft, address), draft.observations[address]
-        live = observation.fields if isinstance(observation, Seen) else {}
-        fields = tuple(field_changes(wanted, record.fields if record else {}, live))
-        draft.changes[address] = replace(change, fields=fields)
 
 
 def _below(root: Address, children: Mapping[Address, list[Address]]) -> list[Address]:
@@ -314,12 +326,12 @@ def _held(draft: _Draft, address: Address) -> bool:
 
 
 def _rests_on(draft: _Draft) -> dict[Address, tuple[Address, ...]]:
-    """What each recorded object needs in the world as it is, by the names of today."""
+    """What each recorded object that is there needs in the world as it is, by the names of today."""
     now = {old: new for new, old in draft.moves.items()}
     return {
         now.get(a, a): tuple(now.get(need, need) for need in entry.record.needs)
         for a, entry in draft.ledger.entries.items()
-        if entry.record
+        if entry.record and not isinstance(draft.observations.get(now.get(a, a)), Absent)
     }
 
 

@@ -44,7 +44,7 @@ class Frontier:
         match event.type:
             case Type.BEGUN if self.phase[index] is Phase.PENDING:
                 self.phase[index] = Phase.RUNNING
-            case Type.DONE:
+            case Type.DONE if self.phase[index] is not Phase.DONE:
                 self.phase[index] = Phase.DONE
                 for after in self._after[index]:
                     self._unmet[after] -= 1

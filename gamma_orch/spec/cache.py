@@ -1,8 +1,9 @@
 """The door to `.gamma/cache/`: documents parsed before, by the sha256 of their file's bytes.
 
-One JSON file. Its first line names the Gamma version, the loader's format and the digest of the
-rest; whatever does not match, cannot be read or is not there counts as an empty cache. A cache is
-never needed and never trusted beyond that line; deleting it only costs time.
+One JSON file. Its first line names the Gamma version, the loader's format, the file's own time of
+change and the digest of the rest; whatever does not match, cannot be read or is not there counts as
+an empty cache. The time is there because git sets it anew: a cache that somebody committed, whose
+documents might be others than the YAML shows, is never believed. Deleting it only costs time.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ _NAME = "documents.json"
 def read(folder: Path | str, version: str) -> dict[str, Parsed]:
     """What the cache knows; nothing if it was written by anything but this version."""
     try:
-        content = Path(folder, _NAME).read_bytes()
+        with Path(folder, _NAME).open("rb") as file:
+            head, _, body = file.read().partition(b"\n")
+            changed = os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return {}
-    head, _, body = content.partition(b"\n")
-    if head != _head(version, body):
+    if head != _head(version, changed, body):
         return {}
     try:
         known: dict[str, Parsed] = json.loads(body)
@@ -49,8 +51,10 @@ def write(
         Path(folder).mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=_NAME, dir=folder)
         try:
+            changed = Path(temporary).stat().st_mtime_ns
             with os.fdopen(descriptor, "wb") as file:
-                file.write(_head(version, body) + b"\n" + body)
+                file.write(_head(version, changed, body) + b"\n" + body)
+            os.utime(temporary, ns=(changed, changed))
             Path(temporary).replace(Path(folder, _NAME))
         except BaseException:
             Path(temporary).unlink()
@@ -59,5 +63,5 @@ def write(
         return
 
 
-def _head(version: str, body: bytes) -> bytes:
-    return f"gamma {version} documents {FORMAT} {hashlib.sha256(body).hexdigest()}".encode()
+def _head(version: str, changed: int, body: bytes) -> bytes:
+    return f"gamma {version} documents {FORMAT} {changed} {hashlib.sha256(body).hexdigest()}".encode()

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gamma_orch.core.address import NAME, Address
+from gamma_orch.core.address import KIND, NAME, Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean, nearest, written
 from gamma_orch.core.leaves import leaves
@@ -105,7 +105,9 @@ def intended(document: Document) -> Address | None:
     """The address that a faulty document probably means to have, so that others may refer to it."""
     kind, metadata = document.data.get("kind"), document.data.get("metadata")
     name = metadata.get("name") if type(metadata) is dict else None
-    return Address(kind, name) if type(kind) is str and type(name) is str else None
+    if type(kind) is str and KIND.fullmatch(kind) and type(name) is str and NAME.fullmatch(name):
+        return Address(kind, name)
+    return None
 
 
 def faults(document: Document, kinds: Iterable[str]) -> list[Fault]:

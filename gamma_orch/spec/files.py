@@ -78,6 +78,10 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
     while pending:
         here, above = pending.pop()
         full = f"{base}{os.sep}{here}"
+        real = os.path.realpath(full)
+        if not _inside(base, real):
+            yield _outside(here)
+            continue
         try:
             entries = sorted(os.scandir(full), key=lambda entry: entry.name)
         except FileNotFoundError:
@@ -85,7 +89,6 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
         except OSError as error:
             yield _unreadable(here, error)
             continue
-        real = os.path.realpath(full)
         if real in above:
             continue
         below: list[tuple[str, frozenset[str]]] = []
@@ -95,12 +98,7 @@ def _walk(base: str, folder: str) -> Iterator[str | Diagnostic]:
             name = f"{here}/{entry.name}"
             if entry.is_symlink() and not _inside(base, os.path.realpath(entry.path)):
                 if _is_folder(entry) or entry.name.endswith(_ENDINGS):
-                    yield Diagnostic(
-                        Code.OUTSIDE,
-                        "This link leads out of the project; it is not followed.",
-                        Span(printable(name, 400)),
-                        hint="copy the file into the project",
-                    )
+                    yield _outside(name)
             elif _is_folder(entry):
                 below.append((name, above | {real}))
             elif entry.name.endswith(_ENDINGS):
@@ -120,6 +118,13 @@ def _content(base: str, name: str) -> bytes | Diagnostic:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         return _unreadable(name, error)
+
+
+def _outside(name: str) -> Diagnostic:
+    message = "This link leads out of the project; it is not followed."
+    return Diagnostic(
+        Code.OUTSIDE, message, Span(printable(name, 400)), hint="copy the file into the project"
+    )
 
 
 def _unreadable(name: str, error: OSError) -> Diagnostic:

@@ -37,6 +37,7 @@ class Kind:
     traits: Traits = Traits()
     outputs: Mapping[str, str] = field(default_factory=dict)  # name -> what it is
     # Checks over all resources of the kind at once, for what one spec alone cannot show. Gets the
-    # resources of this kind, and all of the environment. A diagnostic here has address and path;
-    # the language adds the span.
+    # resources of this kind, and all of the environment; those that have faults, or need something
+    # that has, are left out of both. Specs may hold leaves. A diagnostic here has address and path
+    # (from the spec on); the language adds the span.
     check: Callable[[Sequence[Resource], "Mapping[Address, Resource]"], Iterable[Diagnostic]] = no_checks

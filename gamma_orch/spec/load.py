@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from gamma_orch.core.address import NAME as ADDRESS_NAME
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, Span
@@ -146,7 +147,7 @@ def _intended(text: str) -> Address | None:
             kind = found[1]
         elif within and name is None and (found := _NAME.match(line)):
             name = found[1]
-    return Address(kind, name) if kind and name else None
+    return Address(kind, name) if kind and name and ADDRESS_NAME.fullmatch(name) else None
 
 
 def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]] | None, list[Diagnostic]]:
@@ -161,7 +162,9 @@ def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]
     else:
         from gamma_orch.spec.careful import Careful
 
-        return None, [
+        reading = Careful(body, piece.line)
+        data, first = reading.data, reading.first
+        problems = [
             Diagnostic(
                 problem.code,
                 problem.message,
@@ -170,8 +173,10 @@ def _document(file: str, piece: Piece) -> tuple[tuple[int, bool, dict[str, Json]
                 None,
                 problem.hint,
             )
-            for problem in Careful(body, piece.line).problems
+            for problem in reading.problems
         ]
+        if problems:
+            return None, problems
     if data is None:
         return None, []
     if type(data) is not dict:

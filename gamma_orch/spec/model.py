@@ -2,8 +2,12 @@
 
 A spec is validated while some of its values are still leaves (`${Kind/name.output}`,
 `${secret.x}`): those pass every check untouched, here and inside lists and maps declared with
-`Item[...]`, and the model's own types apply to all the rest. Validation is strict: the text "5"
-is no number, `yes` is no truth value.
+`Item[...]`, and the model's own types apply to all the rest. Validators of a model's own may be
+handed a leaf, and let it pass. Validation is strict: the text "5" is no number, `yes` is no truth
+value, and an Enum wants `Field(strict=False)` (a Literal says the same more simply).
+
+Alternatives are a plain union of models, each with a Literal field of its own; pydantic's
+discriminators do not go together with leaves, and the messages are as good without them.
 """
 
 from typing import Annotated, Any, TypeVar
@@ -27,7 +31,8 @@ Item = Annotated[T, WrapValidator(_pass_leaves)]
 class Names:
     """Marks a text field as the name of another resource of one of these kinds.
 
-    The reference is checked at its line and column, and makes a dependency.
+    The reference is checked at its line and column, and makes a dependency. With one kind the text
+    is the resource's name; with several it may also be Kind/name; with none it must be.
     """
 
     def __init__(self, *kinds: str) -> None:

@@ -1,7 +1,8 @@
 """Which document is what: a resource, a patch, the environment; and what its address is.
 
 By the file's place: `specs/**` and `environments/<env>/**` hold resources, `environments/<env>/patches/**`
-patches, `environments/<env>/environment.yaml` the environment. Called by `spec.resolve`, first. Pure.
+patches, `environments/<env>/environment.yaml` the environment; other environments' files do not count. Called
+by `spec.resolve`, first. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ class _Sorting:
         kinds = self.kinds
         # What specs/ declares counts as the first, whatever the names of the folders.
         for document in sorted(self.documents.items, key=_is_of_environment):
+            if _is_of_environment(document) and not self._is_ours(document.file):
+                continue
             address = envelope.address_of(document, kinds)
             if address is None:
                 self._report(document, None, envelope.faults(document, kinds))
@@ -82,6 +85,11 @@ class _Sorting:
             resources = {address: base for address, base in self.bases.items() if address not in removed}
         declared = frozenset((self.bases.keys() | self.faulty) - removed.keys())
         return Sorted(self.environment, resources, patched, declared, removed, tuple(self.diagnostics))
+
+    def _is_ours(self, file: str) -> bool:
+        """Whether a file below environments/ is of this one, and not the release, which is no spec."""
+        own = f"environments/{self.name}/"
+        return file.startswith(own) and file != own + "release.yaml"
 
     def _environment(self, document: Document, address: Address, file: str) -> None:
         path = ("kind",)

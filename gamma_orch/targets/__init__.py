@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import did_you_mean
 from gamma_orch.core.provider import Permanent
-from gamma_orch.targets.postgres import MissingDatabase, Postgres
+from gamma_orch.targets.postgres_errors import MissingDatabase
 
 if TYPE_CHECKING:
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+    from gamma_orch.targets.postgres import Postgres
 
-__all__ = ["MissingDatabase", "Postgres", "Targets"]
+__all__ = ["MissingDatabase", "Targets"]
 
 PARALLEL = 4  # effects at once on one target, where it does not say `maxParallel`
 
@@ -41,12 +42,15 @@ class Targets:
         self._reveal = reveal
         self._postgres: dict[str, Postgres] = {}
 
-    def postgres(self, name: str) -> Postgres:
+    def postgres(self, name: str) -> "Postgres":
         """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
         if name not in self._postgres:
             declared = self._declared.get(name)
             if declared is None or declared.get("type") != "postgres":
                 raise Permanent(self._unknown(name))
+            # The kinds import this module to validate specs, which needs no event loop.
+            from gamma_orch.targets.postgres import Postgres
+
             server = self._server(name, declared)
             self._postgres[name] = Postgres(name, server, self.limit(f"postgres/{name}"))
         return self._postgres[name]

@@ -76,7 +76,9 @@ class Postgres:
         """A connection for the duration of the block; None is the maintenance database.
 
         Errors of the server inside the block become Temporary or Permanent too, `MissingDatabase` among
-        them. A block must not ask for a second connection: it may wait for itself for ever.
+        them. A block must not ask for a second connection: it may wait for itself for ever. It leaves
+        no settings behind (SET LOCAL in a transaction, or a `session`): nothing is reset after it, which
+        would cost a round trip each time.
         """
         with self._speaking(database):
             pool = await self._pool(database)
@@ -183,7 +185,7 @@ class Postgres:
             if name not in self._pools:
                 # Opens nothing yet: connections are made when they are first needed.
                 self._pools[name] = await asyncpg.create_pool(
-                    url, min_size=0, max_size=self._parallel + 2, **self._options(database)
+                    url, min_size=0, max_size=self._parallel + 2, reset=_left_clean, **self._options(database)
                 )
             return self._pools[name]
 
@@ -198,6 +200,10 @@ class Postgres:
             if isinstance(known, Temporary) and self.embedded:
                 self._dsn = None  # perhaps it was killed: the next connection starts it
             raise known from None
+
+
+async def _left_clean(connection: "Connection") -> None:
+    """See `Postgres.connection`. An open transaction is rolled back by asyncpg before this."""
 
 
 def _checked(url: str, name: str) -> str:

@@ -4,7 +4,6 @@ No text contains a password, a parameter or the user part of a URL. Called by `t
 """
 
 import socket
-import ssl
 
 from gamma_orch.core.provider import Permanent, ProviderError, Temporary
 
@@ -25,6 +24,8 @@ def translated(error: BaseException, where: str, database: str) -> ProviderError
 
 def _of_connecting(error: BaseException, where: str, database: str) -> ProviderError | None:
     """What keeps a connection from being made and needs a person."""
+    import ssl
+
     import asyncpg
 
     match error:

@@ -5,19 +5,37 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 THING = "gamma_orch.testing.thing"
-# A file system in memory, where there is one: what a SIGKILL leaves is the same there, and a commit
-# does not wait for a disk.
-SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def scratch() -> str | None:
+    """Where test projects lie: in memory, if there is room. What a SIGKILL leaves is the same there, and
+    a commit does not wait for a disk."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
+    return str(memory) if roomy else None
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder there that a server may enter, which runs under another account than root's."""
+    path = Path(tempfile.mkdtemp(prefix="gamma-test-", dir=scratch()))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +67,7 @@ class Warm:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._folder = Path(tempfile.mkdtemp(prefix="gamma-output-", dir=SCRATCH))
+        self._folder = Path(tempfile.mkdtemp(prefix="gamma-output-", dir=scratch()))
 
     def __call__(self, project: Path, *arguments: str, **variables: str) -> Done:
         order: Mapping[str, Any] = {

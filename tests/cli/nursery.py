@@ -82,7 +82,7 @@ def run(order: dict[str, Any]) -> None:
 def _code(end: SystemExit) -> int:
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
-    print(end.code, file=sys.stderr)  # noqa: T201
+    print(end.code, file=sys.stderr)
     return 1
 
 

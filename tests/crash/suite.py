@@ -15,7 +15,7 @@ import json
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,8 +53,13 @@ class Scenario(Protocol):
         """All of the world that must come out the same."""
         ...
 
-    def effects(self, project: Path) -> Sequence[tuple[str, str]] | None:
-        """Key and description of each effect since the prior state; None in a world that keeps no log."""
+    def effects(self, project: Path) -> Sequence[tuple[str, str]]:
+        """Key and description of each effect since the prior state that must happen once. The key is
+        empty where the world keeps none."""
+        ...
+
+    def papers(self, project: Path) -> Iterable[Path]:
+        """The files that a secret must not be in."""
         ...
 
     def done(self, project: Path) -> None:
@@ -69,7 +74,7 @@ class Expected:
     points: Sequence[str]
     world: Any
     records: Mapping[str, Any]
-    effects: Counter[str] | None
+    effects: Counter[str]
 
 
 @dataclass(slots=True)
@@ -82,15 +87,15 @@ class Run:
     again: set[str] = field(default_factory=set)  # and that it was asked for once more
     story: list[str] = field(default_factory=list)
 
-    def apply(self, at: int | None = None) -> Done:
+    def apply(self, at: int | str | None = None) -> Done:
         """`gamma apply`, killed at a point if one is given."""
         log = self.project / ".points"
         log.unlink(missing_ok=True)
         plugins = {"GAMMA_PLUGINS": WATCHED, LOG: str(log)} | ({AT: str(at)} if at else {})
         done = self.gamma("apply", "--yes", **plugins)
         points = self.points()
-        self.again |= {what for when, what in effects(points) if when == "before" and what in self.answered}
-        self.answered |= {what for when, what in effects(points) if when == "after"}
+        self.again |= {what for when, what in calls(points) if when == "before" and what in self.answered}
+        self.answered |= {what for when, what in calls(points) if when == "after"}
         self.story.append(f"killed at {at}, {points[-1]}" if done.code == DEAD else f"exit {done.code}")
         return done
 
@@ -99,7 +104,7 @@ class Run:
 
     def gamma(self, *arguments: str, **variables: str) -> Done:
         return self.scenario.gamma(
-            self.project, *arguments, **self.scenario.variables(self.project) | variables
+            self.project, *arguments, **{**self.scenario.variables(self.project), **variables}
         )
 
     def log(self) -> list[Event]:
@@ -117,9 +122,12 @@ class Run:
             shutil.rmtree(aside)
 
     def check_begun(self) -> None:
+        """Law 1: whatever was asked for, and whatever happened, was written down before."""
         begun = {event.step for event in self.log() if event.type is Type.BEGUN}
-        for key, what in self.scenario.effects(self.project) or ():
-            assert key in begun, f"{what} happened without a Begun: {self.story}"
+        for _, what in calls(self.points()):
+            assert what.split()[2] in begun, f"{what} was asked for without a Begun: {self.story}"
+        for key, what in self.scenario.effects(self.project):
+            assert not key or key in begun, f"{what} happened without a Begun: {self.story}"
 
     def check_end(self, expected: Expected) -> None:
         story = "; ".join(self.story)
@@ -128,14 +136,12 @@ class Run:
         found = self.scenario.world(self.project)
         assert found == expected.world, f"{story}: {difference(found, expected.world)}"
         assert records(self.scenario.ledger(self.project)) == expected.records, story
-        if expected.effects is not None:
-            done = self.scenario.effects(self.project) or ()
-            assert Counter(what for _, what in done) == expected.effects, story
-            twice = {what for what in self.again if what.split()[1] not in self.scenario.unseen}
-            assert not twice, f"asked for again after the answer: {story}"
-        for file in self.project.rglob("*"):
-            if file.is_file():
-                assert self.scenario.canary.encode() not in file.read_bytes(), f"{file}: {story}"
+        done = Counter(what for _, what in self.scenario.effects(self.project))
+        assert done == expected.effects, f"{story}: {done - expected.effects} {expected.effects - done}"
+        twice = {what for what in self.again if what.split()[1] not in self.scenario.unseen}
+        assert not twice, f"asked for again after the answer: {story}"
+        for file in self.scenario.papers(self.project):
+            assert self.scenario.canary.encode() not in file.read_bytes(), f"{file}: {story}"
 
 
 def difference(found: Any, wanted: Any) -> str:
@@ -146,7 +152,7 @@ def difference(found: Any, wanted: Any) -> str:
     return ", ".join(f"{key}: {difference(found.get(key), wanted.get(key))}" for key in keys)
 
 
-def effects(points: Sequence[str]) -> list[tuple[str, str]]:
+def calls(points: Sequence[str]) -> list[tuple[str, str]]:
     """The calls of providers that are effects: before or after, and `update Kind/name key`."""
     parted = [point.partition(" ")[::2] for point in points]
     opcodes = tuple(f"{opcode} " for opcode in Opcode)
@@ -176,12 +182,11 @@ def expect(scenario: Scenario) -> Expected:
         assert done.code == 0, done.err
         steps = [event for event in run.log() if event.type is Type.PLANNED][-1].data["summary"]
         assert sum(steps.values()) - steps["keep"] >= scenario.steps, steps
-        effects = scenario.effects(project)
         expected = Expected(
             run.points(),
             scenario.world(project),
             records(scenario.ledger(project)),
-            None if effects is None else Counter(what for _, what in effects),
+            Counter(what for _, what in scenario.effects(project)),
         )
         run.check_end(expected)
         return expected
@@ -189,7 +194,7 @@ def expect(scenario: Scenario) -> Expected:
         scenario.done(project)
 
 
-def check(scenario: Scenario, expected: Expected, deaths: Sequence[int]) -> bool:
+def check(scenario: Scenario, expected: Expected, deaths: Sequence[int | str]) -> bool:
     """Die at these points, one after the other, then resume. False where the first was never reached."""
     project = scenario.fresh()
     try:

@@ -2,15 +2,14 @@
 
 import random
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gamma_orch.testing.world import World
-from tests.cli.gamma import SCRATCH, Warm, write
+from tests.cli.gamma import Warm, folder, write
 from tests.conftest import PROFILE
 from tests.crash import things
 from tests.crash.suite import Expected, check, expect
@@ -26,11 +25,11 @@ class Things:
     canary = things.CANARY
     unseen = frozenset({"Thing/rotated"})
 
-    def __init__(self, gamma: Warm, folder: Path) -> None:
+    def __init__(self, gamma: Warm, place: Path) -> None:
         self.gamma = gamma
-        self._folder = folder
-        self._before = folder / "before"
-        project = write(folder / "before", things.before())
+        self._place = place
+        self._before = place / "before"
+        project = write(place / "before", things.before())
         done = gamma(project, "apply", "--yes", **things.password(1))
         assert done.code == 0, done.err
         things.meanwhile(World(things.file_of(project)))
@@ -38,7 +37,7 @@ class Things:
         self._prior = len(things.file_of(project).read_bytes())
 
     def fresh(self) -> Path:
-        project = self._folder / "run"
+        project = self._place / "run"
         shutil.copytree(self._before, project)
         return project
 
@@ -54,15 +53,17 @@ class Things:
     def effects(self, project: Path) -> Sequence[tuple[str, str]]:
         return things.effects(project, self._prior)
 
+    def papers(self, project: Path) -> Iterable[Path]:
+        return [file for file in project.rglob("*") if file.is_file()]
+
     def done(self, project: Path) -> None:
         shutil.rmtree(project)
 
 
 @pytest.fixture(scope="module")
 def scenario(gamma: Warm) -> Iterator[Things]:
-    folder = Path(tempfile.mkdtemp(prefix="gamma-crash-", dir=SCRATCH))
-    yield Things(gamma, folder)
-    shutil.rmtree(folder)
+    with folder() as place:
+        yield Things(gamma, place)
 
 
 @pytest.fixture(scope="module")

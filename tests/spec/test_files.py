@@ -79,6 +79,19 @@ def test_a_link_out_of_the_project(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_that_is_a_link_out_of_the_project(tmp_path: Path) -> None:
+    put(tmp_path, "elsewhere/a.yaml")
+    (tmp_path / "project" / "environments").mkdir(parents=True)
+    (tmp_path / "project" / "specs").symlink_to("../elsewhere")
+    (tmp_path / "project" / "environments" / "dev").symlink_to("../../elsewhere")
+    tree = files.read(tmp_path / "project", "dev")
+    assert tree.texts == {}
+    assert [(d.code, str(d.span)) for d in tree.diagnostics] == [
+        (Code.OUTSIDE, "specs"),
+        (Code.OUTSIDE, "environments/dev"),
+    ]
+
+
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     put(tmp_path / "real", "specs/a.yaml")
     (tmp_path / "link").symlink_to("real")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -141,14 +142,21 @@ def test_a_cache_that_is_not_ours_is_no_cache(tmp_path: Path) -> None:
     assert cache.read(tmp_path, "1") == {}
     cache.write(tmp_path, "1", {}, {"x": [(1, False, {"a": 1})]})
     (file,) = tmp_path.iterdir()
-    good = file.read_bytes()
+    good, changed = file.read_bytes(), file.stat().st_mtime_ns
+
+    def put(content: bytes, when: int = changed) -> None:
+        file.write_bytes(content)
+        os.utime(file, ns=(when, when))
+
+    put(good)
     assert cache.read(tmp_path, "1")["x"] == json.loads('[[1, false, {"a": 1}]]')
     assert cache.read(tmp_path, "2") == {}
     for broken in (good[:-1], good + b" ", b"", b"\n", good.replace(b'"a"', b'"b"'), b"{}"):
-        file.write_bytes(broken)
+        put(broken)
         assert cache.read(tmp_path, "1") == {}
-    body = b"not json"
-    file.write_bytes(cache._head("1", body) + b"\n" + body)
+    put(cache._head("1", changed, b"not json") + b"\nnot json")
+    assert cache.read(tmp_path, "1") == {}
+    put(good, changed + 1)  # as after a checkout
     assert cache.read(tmp_path, "1") == {}
 
 

@@ -66,6 +66,22 @@ def test_an_unknown_environment() -> None:
     assert resolution == Resolution(None, (found,))
 
 
+def test_one_load_serves_all_environments() -> None:
+    texts = {
+        DEV_FILE: DEV,
+        "environments/prod/environment.yaml": DEV.replace(b"dev", b"prod"),
+        "environments/prod/own.yaml": (ITEM % ("b", "")).encode(),
+        "environments/prod/release.yaml": b"anything: at all\n",
+        "environments/devel/patches/p.yaml": (ITEM % ("zzz", "")).encode(),
+        "specs/a.yaml": (ITEM % ("a", "")).encode(),
+    }
+    documents = load(texts).documents
+    for environment, wanted in {"dev": ["Item/a"], "prod": ["Item/a", "Item/b"]}.items():
+        desired = resolve(documents, environment, test_registry(), secret_digest).desired
+        assert desired is not None
+        assert list(map(str, desired.resources)) == wanted
+
+
 def test_nothing_at_all_is_wanted() -> None:
     found, resolution = run({})
     assert not found

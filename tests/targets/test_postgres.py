@@ -12,8 +12,9 @@ import pytest
 
 from gamma_orch.core.leaves import Secret
 from gamma_orch.core.provider import Permanent, Temporary
-from gamma_orch.targets import MissingDatabase, Postgres, Targets
+from gamma_orch.targets import MissingDatabase, Targets
 from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+from gamma_orch.targets.postgres import Postgres
 
 pytestmark = pytest.mark.postgres
 PASSWORD = "hunter2-hunter2"
@@ -65,14 +66,28 @@ async def failure(postgres: Postgres, database: str | None = None) -> Exception:
     return caught.value
 
 
-async def test_a_connection_answers_and_comes_back_clean(opened: Opened):
+async def test_a_connection_answers_and_keeps_no_prepared_statements(opened: Opened):
+    main = opened.targets.postgres("main")
+    for _ in range(2):
+        async with main.connection() as connection:
+            assert await connection.fetchval("select current_database()") == "postgres"
+            assert await connection.fetchval("select count(*) from pg_prepared_statements") <= 1  # itself
+
+
+async def test_what_a_session_sets_ends_with_it(opened: Opened):
+    main = opened.targets.postgres("main")
+    async with main.session() as connection:
+        await connection.execute("set lock_timeout = '3s'")
+    async with main.session() as connection:
+        assert await connection.fetchval("show lock_timeout") == "0"
+
+
+async def test_a_transaction_left_open_is_rolled_back(opened: Opened):
     main = opened.targets.postgres("main")
     async with main.connection() as connection:
-        await connection.execute("set lock_timeout = '3s'")
-        assert await connection.fetchval("select current_database()") == "postgres"
+        await connection.execute("begin; create table unfinished (a int)")
     async with main.connection() as connection:
-        assert await connection.fetchval("show lock_timeout") == "0"
-        assert await connection.fetchval("select count(*) from pg_prepared_statements") <= 1  # itself
+        assert await connection.fetchval("select to_regclass('unfinished')") is None
 
 
 async def test_a_refused_connection_may_pass(opened: Opened):
@@ -122,7 +137,7 @@ async def test_what_the_server_says_in_the_block(opened: Opened):
 
 
 async def _lock_out(postgres: Postgres) -> None:
-    async with postgres.connection() as connection:
+    async with postgres.session() as connection:
         await connection.execute("set lock_timeout = '10ms'")
         await connection.fetchval("select count(*) from pg_catalog.pg_statistic")
 

@@ -123,6 +123,7 @@ class Laws(RuleBasedStateMachine):
         needed = any(source in resource.needs for resource in self.desired.values())
         if source in self.desired and goal not in self.desired and not needed:
             resource = self.desired.pop(source)
+            self._free(goal)
             self.desired[goal] = replace(resource, address=goal, moved_from=source)
 
     # -- the world goes its own way -----------------------------------------------------------
@@ -268,10 +269,17 @@ class Laws(RuleBasedStateMachine):
         sound = [need for need in needs if need < name and Address(NAME, need) in self.desired]
         if needs and not sound:
             return
+        self._free(address)
         leaves = any(isinstance(value, (Ref, Secret)) for value in spec.values())
         self.desired[address] = Resource(
             address, spec, tuple(Address(NAME, need) for need in sound), has_leaves=leaves
         )
+
+    def _free(self, address: Address) -> None:
+        """A name that is declared cannot be what another was moved from: the language refuses it."""
+        for other, resource in self.desired.items():
+            if resource.moved_from == address:
+                self.desired[other] = replace(resource, moved_from=None)
 
     def _rotate(self) -> None:
         os.environ["GAMMA_TEST_PW"] = f"{CANARY}-{self.secret_version}"

@@ -7,10 +7,12 @@ why a reading is never older than the question.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gamma_orch.kinds.database.catalog_query import QUERY
-from gamma_orch.targets import Postgres
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 Key = tuple[str, str]  # schema, name
 
@@ -163,7 +165,7 @@ class Catalog:
     defaults: tuple[DefaultRow, ...] = field(default=())
 
 
-async def read(postgres: Postgres, database: str | None) -> Catalog:
+async def read(postgres: "Postgres", database: str | None) -> Catalog:
     """The catalog of a database; None is the maintenance database.
 
     Raises MissingDatabase, Temporary or Permanent.

@@ -6,10 +6,9 @@ A setting that is read at start only restarts the server: by default where Gamma
 itself, elsewhere never.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
@@ -26,7 +25,10 @@ from gamma_orch.kinds.database.passing import Place, World, check_stays, locate,
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item
-from gamma_orch.targets import MissingDatabase, Postgres, Targets
+from gamma_orch.targets import MissingDatabase, Targets
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 RELOAD_PATIENCE = 2.0  # seconds; pg_reload_conf returns before the server has read its files
 ROUNDS = 3  # set, restart, and then what an extension loaded by that restart brings
@@ -163,7 +165,7 @@ class DatabaseProvider:
         check_stays(one, seen.fields, ("server", "name"), instead)
         return seen
 
-    def _seen(self, one: Asked, postgres: Postgres, here: Catalog) -> Seen:
+    def _seen(self, one: Asked, postgres: "Postgres", here: Catalog) -> Seen:
         wanted, recorded = one.wanted or {}, one.recorded or {}
         named = {**wanted.get("extensions", {}), **recorded.get("extensions", {})}
         fields: dict[str, Json] = {
@@ -203,7 +205,7 @@ class DatabaseProvider:
                 extras[Address.parse(mark)] = Seen({"mark": mark, "server": place[0], "name": name})
         return extras
 
-    async def _create(self, postgres: Postgres, name: str) -> None:
+    async def _create(self, postgres: "Postgres", name: str) -> None:
         import asyncpg
 
         async with postgres.connection() as connection:
@@ -215,7 +217,7 @@ class DatabaseProvider:
             except asyncpg.DuplicateDatabaseError:
                 return
 
-    async def _mark(self, postgres: Postgres, task: Task, here: Catalog) -> None:
+    async def _mark(self, postgres: "Postgres", task: Task, here: Catalog) -> None:
         name = here.database
         comment = here.databases.get(name)
         environment = self._targets.environment
@@ -242,7 +244,7 @@ def _in(here: Catalog) -> _Here:
     return _Here(here)
 
 
-async def _read(postgres: Postgres, name: str) -> Catalog | None:
+async def _read(postgres: "Postgres", name: str) -> Catalog | None:
     try:
         return await catalog.read(postgres, name)
     except MissingDatabase:
@@ -287,7 +289,7 @@ def _released(recorded: Fields, wanted: Fields, rows: Mapping[str, SettingRow]) 
     ]
 
 
-async def _converge_settings(postgres: Postgres, task: Task) -> None:
+async def _converge_settings(postgres: "Postgres", task: Task) -> None:
     name = task.fields["name"]
     for _ in range(ROUNDS):
         rows = (await catalog.read(postgres, name)).settings
@@ -325,7 +327,7 @@ def _different(fields: Fields, rows: Mapping[str, SettingRow]) -> dict[str, Json
     }
 
 
-async def _write_settings(postgres: Postgres, changed: Mapping[str, Json], released: Sequence[str]) -> None:
+async def _write_settings(postgres: "Postgres", changed: Mapping[str, Json], released: Sequence[str]) -> None:
     """ALTER SYSTEM refuses to run in a transaction, and several statements at once are one."""
     if not changed and not released:
         return
@@ -345,9 +347,11 @@ def _name(setting: str) -> str:
 
 
 async def _await_reload(
-    postgres: Postgres, database: str, changed: Mapping[str, Json], released: Sequence[str]
+    postgres: "Postgres", database: str, changed: Mapping[str, Json], released: Sequence[str]
 ) -> list[str]:
     """Wait until the server has read its files. Gives the settings that wait for a restart."""
+    import asyncio
+
     deadline = asyncio.get_running_loop().time() + RELOAD_PATIENCE
     while True:
         rows = (await catalog.read(postgres, database)).settings
@@ -365,7 +369,7 @@ async def _await_reload(
         await asyncio.sleep(0.05)
 
 
-async def _restart(postgres: Postgres, task: Task, waiting: Sequence[str]) -> None:
+async def _restart(postgres: "Postgres", task: Task, waiting: Sequence[str]) -> None:
     allowed = task.fields.get("allowRestart")
     if allowed is None:
         allowed = postgres.embedded
@@ -379,7 +383,7 @@ async def _restart(postgres: Postgres, task: Task, waiting: Sequence[str]) -> No
     await postgres.restart()
 
 
-async def _converge_extensions(postgres: Postgres, task: Task) -> None:
+async def _converge_extensions(postgres: "Postgres", task: Task) -> None:
     import asyncpg
 
     wanted = task.fields.get("extensions", {})

@@ -6,7 +6,7 @@ seen as unhealthy, and the next apply builds it anew.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,7 +32,10 @@ from gamma_orch.kinds.database.table import resource_of
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item, Names
-from gamma_orch.targets import MissingDatabase, Postgres, Targets
+from gamma_orch.targets import MissingDatabase, Targets
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 # CREATE INDEX CONCURRENTLY waits for every other one in its database, so they are built one by one.
 BUILDS = "index builds"
@@ -162,7 +165,7 @@ class IndexProvider:
             why = f"{why}; " * bool(why) + f"a build that was cut off left {names} behind"
         return Seen(seen, foresee(seen), healthy=not why, why=why)
 
-    async def _converge(self, postgres: Postgres, task: Task) -> None:
+    async def _converge(self, postgres: "Postgres", task: Task) -> None:
         fields = task.fields
         here = await catalog.read(postgres, fields["database"])
         row = self._find(asked(task), here)
@@ -183,13 +186,13 @@ class IndexProvider:
             await index_build.rename(postgres, fields, row)
         await self._note_sense(postgres, task, mark)
 
-    async def _is_as_wanted(self, postgres: Postgres, row: IndexRow, fields: Fields) -> bool:
+    async def _is_as_wanted(self, postgres: "Postgres", row: IndexRow, fields: Fields) -> bool:
         if not row.valid or (row.schema, row.table) != (fields["schema"], fields["table"]):
             return False
         reading = await index_fields.read(postgres, fields["database"], row, fields, None)
         return all(reading.fields[part] == fields[part] for part in index_fields.DEFINITION)
 
-    async def _note_sense(self, postgres: Postgres, task: Task, mark: marks.Mark) -> None:
+    async def _note_sense(self, postgres: "Postgres", task: Task, mark: marks.Mark) -> None:
         """Note in the mark in which words PostgreSQL says what the spec says."""
         fields = task.fields
         here = await catalog.read(postgres, fields["database"])

@@ -17,10 +17,9 @@ from gamma_orch.core.kind import Fields
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.database import index_fields, marks, sql
 from gamma_orch.kinds.database.catalog import Catalog, IndexRow
-from gamma_orch.targets import Postgres
 
 if TYPE_CHECKING:
-    from gamma_orch.targets.postgres import Connection
+    from gamma_orch.targets.postgres import Connection, Postgres
 
 LOCK_TIMEOUT = "2s"  # writers queue behind us for as long; then we let them go and try again later
 NEW, OLD = "__new", "__old"
@@ -38,20 +37,20 @@ def leftovers(here: Catalog, schema: str, table: str, name: str) -> list[IndexRo
     ]
 
 
-async def drop(postgres: Postgres, database: str, schema: str, name: str) -> None:
+async def drop(postgres: "Postgres", database: str, schema: str, name: str) -> None:
     """Drop an index without stopping anybody; its absence is success."""
-    async with postgres.connection(database) as connection:
+    async with postgres.session(database) as connection:
         await _prepare(connection)
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {sql.qualified(schema, name)}")
 
 
-async def build(postgres: Postgres, fields: Fields) -> None:
+async def build(postgres: "Postgres", fields: Fields) -> None:
     """Build it beside, under its temporary name. What does not come to be leaves nothing behind, or, where
     somebody holds a lock, an invalid index that the next apply removes."""
     import asyncpg
 
     name = sql.fits(fields["name"], NEW)
-    async with postgres.connection(fields["database"]) as connection:
+    async with postgres.session(fields["database"]) as connection:
         await _prepare(connection)
         try:
             await connection.execute(index_fields.create(fields, name))
@@ -69,7 +68,7 @@ async def build(postgres: Postgres, fields: Fields) -> None:
             raise
 
 
-async def swap(postgres: Postgres, fields: Fields, old: IndexRow | None, comment: str) -> None:
+async def swap(postgres: "Postgres", fields: Fields, old: IndexRow | None, comment: str) -> None:
     """Give the new index its name and its mark, and the old one another name, in one short transaction."""
     schema, name = fields["schema"], fields["name"]
     async with postgres.connection(fields["database"]) as connection, connection.transaction():
@@ -82,7 +81,7 @@ async def swap(postgres: Postgres, fields: Fields, old: IndexRow | None, comment
         await connection.execute(sql.comment("INDEX", sql.qualified(schema, name), comment))
 
 
-async def rename(postgres: Postgres, fields: Fields, row: IndexRow) -> None:
+async def rename(postgres: "Postgres", fields: Fields, row: IndexRow) -> None:
     async with postgres.connection(fields["database"]) as connection, connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         await connection.execute(
@@ -90,7 +89,7 @@ async def rename(postgres: Postgres, fields: Fields, row: IndexRow) -> None:
         )
 
 
-async def note(postgres: Postgres, fields: Fields, comment: str) -> None:
+async def note(postgres: "Postgres", fields: Fields, comment: str) -> None:
     async with postgres.connection(fields["database"]) as connection:
         await connection.execute(
             sql.comment("INDEX", sql.qualified(fields["schema"], fields["name"]), comment)
@@ -103,7 +102,6 @@ def with_mark(row: IndexRow | None, mark: marks.Mark) -> str:
 
 
 async def _prepare(connection: "Connection") -> None:
-    # For this session; the pool takes both back when it gets the connection again.
     await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     await connection.execute("SET statement_timeout = 0")
 

@@ -6,13 +6,16 @@ for defaults and checks; everything else is compared part by part.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.database import marks, sql
 from gamma_orch.kinds.database.catalog import IndexRow, KeyRow
 from gamma_orch.kinds.database.probe import probing
-from gamma_orch.targets import Postgres
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 DEFINITION = ("method", "unique", "nullsNotDistinct", "columns", "include", "where", "with")
 DESCENDING, NULLS_FIRST = 1, 2
@@ -65,7 +68,7 @@ def _key(row: KeyRow) -> Json:
 
 
 async def read(
-    postgres: Postgres, database: str, row: IndexRow, wanted: Fields | None, recorded: Fields | None
+    postgres: "Postgres", database: str, row: IndexRow, wanted: Fields | None, recorded: Fields | None
 ) -> Reading:
     """The index as fields. Asks PostgreSQL about texts only where it must: see `probe`."""
     named = [fields for fields in (wanted, recorded) if fields]
@@ -121,7 +124,7 @@ def _without_text(key: Json) -> Json:
     )
 
 
-async def _same(postgres: Postgres, database: str, row: IndexRow, fields: Fields) -> bool:
+async def _same(postgres: "Postgres", database: str, row: IndexRow, fields: Fields) -> bool:
     async with probing(postgres, database) as probe:
         asked = await probe.index(row.schema, row.table, body({**fields, "with": {}, "unique": False}))
     if asked is None:

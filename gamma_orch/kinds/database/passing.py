@@ -4,7 +4,6 @@ A place is a server and a database; each is read once a pass, all of them side b
 wrong with one place or one object makes those objects `Unreadable` and spoils no other.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -51,6 +50,8 @@ class World:
 
 async def reading(targets: Targets, places: Iterable[Place]) -> World:
     """Read all places at once."""
+    import asyncio
+
     wanted = sorted(set(places), key=str)
     found = await asyncio.gather(*(_one(targets, place) for place in wanted))
     return World(dict(zip(wanted, found, strict=True)))

@@ -11,16 +11,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from gamma_orch.kinds.database import sql
-from gamma_orch.targets import Postgres
 
 if TYPE_CHECKING:
-    from gamma_orch.targets.postgres import Connection
+    from gamma_orch.targets.postgres import Connection, Postgres
 
 TEMPORARY = "gamma_probe"
 
 
 @asynccontextmanager
-async def probing(postgres: Postgres, database: str) -> AsyncIterator["Probe"]:
+async def probing(postgres: "Postgres", database: str) -> AsyncIterator["Probe"]:
     async with postgres.connection(database) as connection:
         transaction = connection.transaction()
         await transaction.start()

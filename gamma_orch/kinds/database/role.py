@@ -6,7 +6,7 @@ the secret changed, and goes to the server as a SCRAM verifier only.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,7 +32,10 @@ from gamma_orch.kinds.database.schema import database_resource
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item, Names
-from gamma_orch.targets import MissingDatabase, Postgres, Targets
+from gamma_orch.targets import MissingDatabase, Targets
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 LOCK_TIMEOUT = "2s"
 
@@ -291,7 +294,7 @@ class RoleProvider:
         check_stays(one, seen, ("server", "name"), "Run ALTER ROLE ... RENAME TO ..., or take the spec back.")
         return Seen(seen, foresee(seen))
 
-    async def _converge(self, postgres: Postgres, task: Task, row: RoleRow | None) -> None:
+    async def _converge(self, postgres: "Postgres", task: Task, row: RoleRow | None) -> None:
         fields, name = task.fields, sql.ident(task.fields["name"])
         statements = [] if row else [f"CREATE ROLE {name}"]
         words = _attributes(fields, row)
@@ -317,7 +320,7 @@ class RoleProvider:
                     await connection.execute("SET LOCAL log_statement = 'none'")
                 await connection.execute(password)
 
-    async def _grant(self, postgres: Postgres, database: str, fields: Fields, recorded: Fields) -> None:
+    async def _grant(self, postgres: "Postgres", database: str, fields: Fields, recorded: Fields) -> None:
         name = fields["name"]
         wanted = fields["grants"].get(database, {})
         later = fields["defaultPrivileges"].get(database, {})
@@ -345,7 +348,7 @@ class RoleProvider:
                 for statement in statements:
                     await connection.execute(statement)
 
-    async def _check_owns_nothing(self, postgres: Postgres, name: str, what: str) -> None:
+    async def _check_owns_nothing(self, postgres: "Postgres", name: str, what: str) -> None:
         query = """
             select coalesce(d.datname, '') as database, s.classid, s.objid, s.objsubid
             from pg_shdepend s left join pg_database d on d.oid = s.dbid
@@ -370,7 +373,7 @@ class RoleProvider:
             "database), then apply again."
         )
 
-    async def _databases_with_rights(self, postgres: Postgres, name: str) -> list[str]:
+    async def _databases_with_rights(self, postgres: "Postgres", name: str) -> list[str]:
         query = """
             select distinct coalesce(d.datname, o.datname) as name
             from pg_shdepend s

@@ -165,7 +165,10 @@ def in_base(value: Json, row: SettingRow) -> float | None:
         if match[2] not in units:
             return None
         number *= units[match[2]]
-    # PostgreSQL rounds half to even too (rint).
+        # PostgreSQL takes 0.01GB for 10MB: it rounds to the next smaller unit, half to even as we do.
+        smaller = [factor for factor in units.values() if factor < units[match[2]]]
+        if smaller:
+            number = round(number / max(smaller)) * max(smaller)
     return float(round(number)) if row.vartype == "integer" else number
 
 

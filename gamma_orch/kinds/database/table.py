@@ -6,7 +6,7 @@ anything is touched. Columns and constraints that no spec ever named are nobody'
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,8 +33,11 @@ from gamma_orch.kinds.database.schema import database_resource
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item, Names
-from gamma_orch.targets import MissingDatabase, Postgres, Targets
-from gamma_orch.targets.postgres import said
+from gamma_orch.targets import MissingDatabase, Targets
+from gamma_orch.targets.postgres_errors import said
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 LOCK_TIMEOUT = "2s"  # how long readers and writers may queue behind us; the engine tries again later
 
@@ -237,7 +240,7 @@ class TableProvider:
         why = ", ".join(f"constraint {bad.name} was never checked against all rows" for bad in unchecked)
         return Seen(seen, foresee(seen), healthy=not unchecked, why=why)
 
-    async def _alter(self, postgres: Postgres, task: Task, row: TableRow) -> None:
+    async def _alter(self, postgres: "Postgres", task: Task, row: TableRow) -> None:
         fields = task.fields
         marks.check_ours(row.comment, task, self._targets.environment, f"Table {row.schema}.{row.name}")
         reading = await table_fields.read(postgres, fields["database"], row, fields, task.recorded)
@@ -255,7 +258,7 @@ class TableProvider:
             await self._validate(postgres, fields, name, fresh=name in made.unchecked)
 
     async def _send(
-        self, postgres: Postgres, task: Task, statements: Sequence[str], dropped: Sequence[str] = ()
+        self, postgres: "Postgres", task: Task, statements: Sequence[str], dropped: Sequence[str] = ()
     ) -> None:
         """All in one transaction: a change happens as a whole or not at all."""
         import asyncpg
@@ -290,7 +293,7 @@ class TableProvider:
                     "Mend the rows first; nothing was changed."
                 ) from None
 
-    async def _validate(self, postgres: Postgres, fields: Fields, name: str, fresh: bool) -> None:
+    async def _validate(self, postgres: "Postgres", fields: Fields, name: str, fresh: bool) -> None:
         """Check a constraint against the rows that are there, without stopping writers."""
         import asyncpg
 
@@ -301,12 +304,13 @@ class TableProvider:
             except asyncpg.IntegrityConstraintViolationError as error:
                 if fresh:  # half a constraint would surprise writers
                     await connection.execute(f"{alter} DROP CONSTRAINT IF EXISTS {sql.ident(name)}")
+                kept = "was not kept" if fresh else "was there before"
                 raise Permanent(
-                    f"Rows of table {fields['schema']}.{fields['name']} break constraint {name}: {said(error)}. "
-                    f"Mend the rows first; the constraint was {'not kept' if fresh else 'there before'}."
+                    f"Rows of table {fields['schema']}.{fields['name']} break constraint {name}: "
+                    f"{said(error)}. Mend the rows first; the constraint {kept}."
                 ) from None
 
-    async def _note_sense(self, postgres: Postgres, task: Task) -> None:
+    async def _note_sense(self, postgres: "Postgres", task: Task) -> None:
         """See that the table is as wanted, and note in its mark in which words PostgreSQL says so."""
         fields = task.fields
         row = self._find(asked(task), await catalog.read(postgres, fields["database"]))

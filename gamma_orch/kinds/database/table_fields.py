@@ -7,13 +7,16 @@ a difference in the table.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.database import marks
 from gamma_orch.kinds.database.catalog import ColumnRow, ConstraintRow, TableRow
 from gamma_orch.kinds.database.probe import Probe, probing
-from gamma_orch.targets import Postgres
+
+if TYPE_CHECKING:
+    from gamma_orch.targets.postgres import Postgres
 
 ACTIONS = {"a": "noAction", "r": "restrict", "c": "cascade", "n": "setNull", "d": "setDefault"}
 IDENTITIES = {"a": "always", "d": "byDefault"}
@@ -64,7 +67,7 @@ def unvalidated(row: TableRow, fields: Fields) -> list[ConstraintRow]:
 
 
 async def read(
-    postgres: Postgres, database: str, row: TableRow, wanted: Fields | None, recorded: Fields | None
+    postgres: "Postgres", database: str, row: TableRow, wanted: Fields | None, recorded: Fields | None
 ) -> Reading:
     """The table as fields. Asks PostgreSQL about texts only where it must: see `probe`."""
     named = [fields for fields in (wanted, recorded) if fields]

@@ -22,6 +22,7 @@ from gamma_orch.core.record import Record
 from gamma_orch.core.resource import NO_LIFECYCLE
 from gamma_orch.core.settle import differences
 from gamma_orch.kinds.database import database, index, role, schema, table
+from gamma_orch.spec.references import plain
 from gamma_orch.targets import Targets
 
 KINDS = {kind.name: kind for kind in (database.KIND, schema.KIND, table.KIND, role.KIND, index.KIND)}
@@ -77,8 +78,8 @@ class Bench:
         """Validate and normalise a spec as the language would. Parents must be wanted before."""
         at = Address.parse(address)
         kind = KINDS[at.kind]
-        whole = kind.spec.model_validate(spec).model_dump(by_alias=True)
-        self.wanted[at] = kind.traits.normalise(at, whole, self.wanted.__getitem__)
+        model = kind.spec.model_validate(spec, by_alias=True, by_name=False)
+        self.wanted[at] = kind.traits.normalise(at, plain(model), self.wanted.__getitem__)
         return at
 
     async def ready(self, **spec: Json) -> None:
