@@ -245,10 +245,14 @@ def _spread_rebuilds(draft: _Draft, roots: Sequence[Address]) -> None:
     """
     rests_on = _rests_on(draft)
     children = dependents(
-        {a: [n for n in r.needs if n in rests_on.get(a, r.needs)] for a, r in draft.desired.items()}
+        {
+            address: [need for need in resource.needs if need in rests_on.get(address, resource.needs)]
+            for address, resource in draft.desired.items()
+            if draft.changes[address].action is not Action.CREATE
+        }
     )
     for root in roots:
-        below = [a for a in _below(root, children) if draft.changes[a].action is not Action.CREATE]
+        below = _below(root, children)
         refusal = _unsparing(draft, root, below)
         if refusal is not None:
             draft.rebuilt.discard(root)

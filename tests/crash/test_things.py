@@ -1,90 +1,68 @@
 """The world of things, killed at every call: 40 steps, more than 300 points."""
 
 import random
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gamma_orch.testing.world import World
-from tests.cli.gamma import Warm, folder, write
+from tests.cli.gamma import Warm, folder
 from tests.conftest import PROFILE
-from tests.crash import things
-from tests.crash.suite import Expected, check, expect
+from tests.crash.suite import Expected, Scenario, check, expect
+from tests.crash.things import FirstTime, LedgerOnPostgres, Things
 
 pytestmark = pytest.mark.crash
 NIGHTLY = PROFILE == "nightly"
-SHARES = 4  # of the points, so that workers can take a share each
-SPREAD = 24  # how many points are enough where it has to be quick
-
-
-class Things:
-    steps = 30
-    canary = things.CANARY
-    unseen = frozenset({"Thing/rotated"})
-
-    def __init__(self, gamma: Warm, place: Path) -> None:
-        self.gamma = gamma
-        self._place = place
-        self._before = place / "before"
-        project = write(place / "before", things.before())
-        done = gamma(project, "apply", "--yes", **things.password(1))
-        assert done.code == 0, done.err
-        things.meanwhile(World(things.file_of(project)))
-        write(project, things.after())
-        self._prior = len(things.file_of(project).read_bytes())
-
-    def fresh(self) -> Path:
-        project = self._place / "run"
-        shutil.copytree(self._before, project)
-        return project
-
-    def variables(self, project: Path) -> Mapping[str, str]:
-        return things.password(2)
-
-    def ledger(self, project: Path) -> str:
-        return f"sqlite:///{project}/.gamma/ledger.db"
-
-    def world(self, project: Path) -> Any:
-        return dict(World(things.file_of(project)).things)
-
-    def effects(self, project: Path) -> Sequence[tuple[str, str]]:
-        return things.effects(project, self._prior)
-
-    def papers(self, project: Path) -> Iterable[Path]:
-        return [file for file in project.rglob("*") if file.is_file()]
-
-    def done(self, project: Path) -> None:
-        shutil.rmtree(project)
+SHARES = 4 if NIGHTLY else 1  # of the points, so that workers can take a share each
+on_postgres = pytest.mark.postgres
 
 
 @pytest.fixture(scope="module")
-def scenario(gamma: Warm) -> Iterator[Things]:
-    with folder() as place:
-        yield Things(gamma, place)
+def place() -> Iterator[Path]:
+    with folder() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
-def expected(scenario: Things) -> Expected:
-    return expect(scenario)
+def things(gamma: Warm, place: Path) -> tuple[Scenario, Expected]:
+    scenario = Things(gamma, place / "things")
+    return scenario, expect(scenario)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("share", range(SHARES))
-def test_a_death_at_every_call(scenario: Things, expected: Expected, share: int) -> None:
-    step = SHARES if NIGHTLY else max(SHARES, SHARES * len(expected.points) // SPREAD)
-    at = 1 + share * step // SHARES
-    # The order of what runs side by side differs from run to run, and so does the number of points.
+def everywhere(scenario: Scenario, expected: Expected, first: int, step: int) -> None:
+    """Die at each `step`th point. The order of what runs side by side differs from run to run, and so
+    does the number of points: it goes on until a run ends by itself."""
+    at = first
     while check(scenario, expected, [at]):
         at += step
-    assert at > len(expected.points) * 0.8, "it ended too early"
+    assert at > len(expected.points) * 0.8, f"{at} points, and not {len(expected.points)}"
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_death_at_every_call(things: tuple[Scenario, Expected], share: int) -> None:
+    everywhere(*things, first=1 + share, step=SHARES if NIGHTLY else 15)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(40 if NIGHTLY else 2))
+def test_death_after_death(things: tuple[Scenario, Expected], seed: int) -> None:
+    """The resume is killed too, and its resume: in the end somebody gets through."""
+    chance = random.Random(seed)
+    check(*things, [chance.randint(5, 90) for _ in range(12)])
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(40 if NIGHTLY else 2))
-def test_death_after_death(scenario: Things, expected: Expected, seed: int) -> None:
-    """The resume is killed too, and its resume: in the end somebody gets through."""
-    chance = random.Random(seed)
-    check(scenario, expected, [chance.randint(5, 90) for _ in range(12)])
+def test_a_death_in_the_first_apply(gamma: Warm, place: Path) -> None:
+    """The making of the ledger's tables is cut off, too."""
+    scenario = FirstTime(gamma, place / "first")
+    expected = expect(scenario)
+    assert any("makes the tables" in point for point in expected.points)
+    everywhere(scenario, expected, first=1, step=1 if NIGHTLY else 4)
+
+
+@on_postgres
+@pytest.mark.timeout(1800)
+def test_a_death_with_the_ledger_on_postgres(gamma: Warm, place: Path, server: str) -> None:
+    scenario = LedgerOnPostgres(gamma, place / "server", server)
+    everywhere(scenario, expect(scenario), first=3, step=1 if NIGHTLY else 60)

@@ -6,11 +6,16 @@ changed secret, outputs that flow on, drift, and things that are deleted outside
 """
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import psycopg2
 
 from gamma_orch.core.canonical import canonical
 from gamma_orch.testing.world import World
+from tests.cli.gamma import Warm, write
 
 ENVIRONMENT = """\
 apiVersion: gamma/v1
@@ -57,7 +62,7 @@ def before() -> dict[str, str]:
 
 
 def after() -> dict[str, str]:
-    """The project as it is to be applied: `STEPS` steps from there."""
+    """The project as it is to be applied."""
     things = _common()
     things += [thing(f"grows-{n}", value="new", size=n) for n in range(5)]
     things += [thing("root", fixed="new"), thing("branch", after="root"), thing("leaf", after="branch")]
@@ -94,5 +99,103 @@ def file_of(project: Path) -> Path:
 
 def effects(project: Path, after: int = 0) -> list[tuple[str, str]]:
     """The log's lines beyond a position: each effect's key, and the effect."""
-    lines = [json.loads(line) for line in file_of(project).read_bytes()[after:].splitlines()]
+    log = file_of(project).read_bytes()[after:] if file_of(project).exists() else b""
+    lines = [json.loads(line) for line in log.splitlines()]
     return [(line["key"], canonical({k: v for k, v in line.items() if k != "key"})) for line in lines]
+
+
+class Things:
+    """With the ledger in a file of the project."""
+
+    steps = 30
+    canary = CANARY
+    unseen = frozenset({"Thing/rotated"})
+
+    def __init__(self, gamma: Warm, place: Path) -> None:
+        self.gamma = gamma
+        self._place = place
+        self._before = place / "before"
+        project = write(place / "before", before())
+        done = gamma(project, "apply", "--yes", **{**self.variables(project), **password(1)})
+        assert done.code == 0, done.err
+        meanwhile(World(file_of(project)))
+        write(project, after())
+        self._prior = len(file_of(project).read_bytes())
+
+    def fresh(self) -> Path:
+        project = self._place / "run"
+        shutil.copytree(self._before, project)
+        return project
+
+    def variables(self, project: Path) -> Mapping[str, str]:
+        return password(2)
+
+    def ledger(self, project: Path) -> str:
+        return f"sqlite:///{project}/.gamma/ledger.db"
+
+    def world(self, project: Path) -> Any:
+        return dict(World(file_of(project)).things)
+
+    def effects(self, project: Path) -> Sequence[tuple[str, str]]:
+        return effects(project, self._prior)
+
+    def papers(self, project: Path) -> Iterable[Path]:
+        return [file for file in project.rglob("*") if file.is_file()]
+
+    def done(self, project: Path) -> None:
+        shutil.rmtree(project)
+
+
+class FirstTime(Things):
+    """Nothing was ever applied here: the ledger's tables are still to be made."""
+
+    steps = 3
+    unseen = frozenset[str]()
+
+    def __init__(self, gamma: Warm, place: Path) -> None:
+        self.gamma = gamma
+        self._place = place
+        self._prior = 0
+        few = [
+            thing("a"),
+            thing("b", secret="${secret.password}", after="a"),
+            thing("c", upstream="${Thing/b.id}"),
+        ]
+        self._before = write(place / "before", {FILES[0]: ENVIRONMENT, FILES[1]: "".join(few)})
+
+    def variables(self, project: Path) -> Mapping[str, str]:
+        # Else each project would make up a key of its own, and no two ledgers were the same.
+        return {**password(1), "GAMMA_KEY": "a key that machines share"}
+
+
+class LedgerOnPostgres(Things):
+    """With the ledger on a server, as machines that share one have it."""
+
+    def __init__(self, gamma: Warm, place: Path, server: str) -> None:
+        """`server` is a URL that ends with a slash."""
+        self._server = server
+        self._admin("CREATE DATABASE before")
+        super().__init__(gamma, place)
+
+    def fresh(self) -> Path:
+        self._admin("CREATE DATABASE run TEMPLATE before")
+        return super().fresh()
+
+    def variables(self, project: Path) -> Mapping[str, str]:
+        return {**password(2), "GAMMA_LEDGER": self.ledger(project)}
+
+    def ledger(self, project: Path) -> str:
+        return f"{self._server}{project.name}"
+
+    def done(self, project: Path) -> None:
+        super().done(project)
+        self._admin("DROP DATABASE run WITH (FORCE)")
+
+    def _admin(self, statement: str) -> None:
+        connection = psycopg2.connect(f"{self._server}postgres")
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()

@@ -63,6 +63,11 @@ def test_expressions_inside_texts() -> None:
     assert inside(third, ("k",), 0) == Span("f", 15, 3)
 
 
+def test_a_document_on_the_line_of_its_marker() -> None:
+    _, second = (documents := load({"f": b"a: 1\n--- {b: [x]}\n"}).documents).items
+    assert documents.span(second, ("b", 0)) == Span("f", 2, 10)
+
+
 def test_a_document_without_its_text() -> None:
     lost = Document("gone", 7, False, {"a": 1})
     assert Documents((lost,)).span(lost, ("a",)) == Span("gone", 7, 1)

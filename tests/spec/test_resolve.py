@@ -133,6 +133,13 @@ def test_what_a_kind_reports_gets_its_place() -> None:
     }
 
 
+def test_nothing_is_wanted_while_a_document_cannot_be_read() -> None:
+    texts = {"specs/a.yaml": (ITEM % ("a", "")).encode(), "specs/b.yaml": b"a: [\n"}
+    found, resolution = run(texts)
+    assert [d.code for d in found] == [Code.SYNTAX]
+    assert resolution == Resolution(None, ())
+
+
 def test_a_warning_stops_nothing() -> None:
     registry = checking(Diagnostic("X5", "A warning.", severity=Severity.WARNING))
     loaded = load({DEV_FILE: DEV, "specs/a.yaml": (ITEM % ("a", "")).encode()})

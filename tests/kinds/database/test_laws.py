@@ -5,7 +5,8 @@ unreadable while the other is looked at.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
+from gamma_orch.core.kind import Fields
 from gamma_orch.core.leaves import Secret
 from gamma_orch.core.provider import Provider
 from gamma_orch.spec.references import plain
@@ -87,16 +89,28 @@ GIVEN = [
 ]
 
 
-async def _parents(bench: Bench) -> None:
-    for target in ("main", "other"):
-        name = f"{bench.name}_{target}"
-        await bench.apply(f"Database/{target}-db", {"server": target, "name": name})
-        table = {**ACCOUNTS, "database": f"{target}-db", "name": "parent"}
-        await bench.apply(f"Table/{target}-table", table)
+@pytest.fixture(scope="module")
+def parents(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Address, Fields]:
+    """A database and a table on each target, for all tests of this module."""
+    declared = {name: {"type": "postgres", "url": server_url} for name in ("main", "other")}
+    bench = Bench(declared, tmp_path_factory.mktemp("state"), f"laws{os.getpid()}", "laws")
+
+    async def prepare() -> None:
+        for target in declared:
+            name = f"{bench.name}_{target}"
+            await bench.apply(f"Database/{target}-db", {"server": target, "name": name})
+            table = {**ACCOUNTS, "database": f"{target}-db", "name": "parent"}
+            await bench.apply(f"Table/{target}-table", table)
+        await bench.aclose()
+
+    asyncio.run(prepare())
+    return bench.wanted
 
 
 @pytest.fixture
-def subject_of(bench: Bench, server_url: str, tmp_path: Path) -> Callable[[Given], Subject]:
+def subject_of(
+    bench: Bench, parents: Mapping[Address, Fields], server_url: str, tmp_path: Path
+) -> Callable[[Given], Subject]:
     declared = {name: {"type": "postgres", "url": server_url} for name in ("main", "other")}
     secrets = {"db": "a-long-secret-of-the-laws"}
 
@@ -107,12 +121,6 @@ def subject_of(bench: Bench, server_url: str, tmp_path: Path) -> Callable[[Given
         return plain(model)
 
     def make(given: Given) -> Subject:
-        async def prepare() -> None:
-            await _parents(bench)
-            await bench.aclose()
-
-        if given.kind != "Database":
-            asyncio.run(prepare())
         hidden: set[str] = set()
         samples = [
             Sample(
@@ -147,7 +155,7 @@ def subject_of(bench: Bench, server_url: str, tmp_path: Path) -> Callable[[Given
             samples=samples,
             unreadable=unreadable,
             secrets=secrets if given.kind == "Role" else {},
-            parents=bench.wanted,
+            parents=parents,
             spec_shaped=False,
         )
 
