@@ -13,6 +13,8 @@ from gamma_orch.core.evidence import Evidence, Gate
 from gamma_orch.core.observation import Observation, Unreadable, observed_digest
 from gamma_orch.core.plan import Plan, Step
 
+_UNREAD = observed_digest(Unreadable(""))
+
 
 class Ground(StrEnum):
     """Why something is refused; stable, for scripts."""
@@ -74,6 +76,8 @@ def admit(plan: Plan, now: Now) -> list[Refusal]:
 
 def admit_step(step: Step, observation: Observation | None) -> list[Refusal]:
     """Whether the world still is what the step was planned on."""
+    if step.expects == _UNREAD:
+        return []  # to forget what is retained needs no look
     if observation is None or isinstance(observation, Unreadable):
         why = observation.error if observation else "it was not observed"
         return [Refusal(Ground.UNREADABLE, f"{step.address} cannot be read now: {why}", step.address)]

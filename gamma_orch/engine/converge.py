@@ -7,7 +7,6 @@ the reasons and without any effect (law 9).
 
 import asyncio
 import contextlib
-import getpass
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +153,7 @@ async def _stop_when_lost(lost: asyncio.Event, stop: asyncio.Event) -> None:
 
 def author() -> str:
     """Who to write into the log: GAMMA_ACTOR (a CI sets it), else the user of the machine."""
-    return os.environ.get("GAMMA_ACTOR") or getpass.getuser()
+    return os.environ.get("GAMMA_ACTOR") or leases.user()
 
 
 def _consent(address: Address) -> Event:

@@ -87,6 +87,7 @@ class Execution:
                     frontier.feed(event)
         finally:
             if running:
+                self.stop.set()  # nothing can be recorded any more, or somebody cancelled
                 await asyncio.gather(*running, return_exceptions=True)
         return [results.get(step.index) or self._not_run(step, frontier) for step in self.plan.steps]
 
@@ -99,7 +100,9 @@ class Execution:
     async def _step(self, step: Step) -> tuple[StepResult, list[Event]]:
         async with self._limit(step), self._all:
             if self.stop.is_set():
-                return StepResult(step, Status.STOPPED), []
+                result = StepResult(step, Status.STOPPED)
+                self.watcher.finished(result)
+                return result, []
             started = time.monotonic()
             self.watcher.started(step)
             try:

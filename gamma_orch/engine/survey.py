@@ -62,7 +62,7 @@ def ask(
     """What to look for: by the record, by the spec, and by a step that was cut off."""
     record = asked_record(resource, ledger, address)
     recorded = record.fields if record else None
-    if recorded is None and address not in wanted:
+    if recorded is None:
         begun = ledger.entries.get(address, NOTHING).begun
         recorded = begun.planned or begun.before if begun else None
     return Asked(address, wanted.get(address), recorded)
@@ -70,5 +70,5 @@ def ask(
 
 def _to_ask(desired: Mapping[Address, Resource], ledger: Ledger) -> list[Address]:
     moved = {r.moved_from for a, r in desired.items() if r.moved_from and not ledger.record(a)}
-    live = {a for a, e in ledger.entries.items() if (e.record or e.begun) and a not in moved}
+    live = {a for a, e in ledger.entries.items() if e.begun or (e.record and a not in moved)}
     return sorted(desired.keys() | live)

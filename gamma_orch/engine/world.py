@@ -52,19 +52,18 @@ class World:
         return found
 
     async def _observe(self, kind: str, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
-        try:
-            provider = self.provider(kind)
-        except LookupError:
+        if self._kinds(kind) is None:
             return _unreadable(asked, f"no installed plugin provides the kind {kind}")
         try:
             async with asyncio.timeout(OBSERVE_SECONDS):
-                answer = await provider.observe(asked)
+                answer = await self.provider(kind).observe(asked)
         except TimeoutError:
             return _unreadable(asked, f"no answer within {OBSERVE_SECONDS:.0f} s")
         except GammaError as error:
             return _unreadable(asked, str(error))
         except Exception as error:  # noqa: BLE001 - a defect in one provider must not hide the other kinds
-            return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}: {error}")
+            # Only its type: the text may hold a URL with its password.
+            return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}")
         missing = [one for one in asked if one.address not in answer]
         return (
             {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer}

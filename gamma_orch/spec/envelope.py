@@ -38,7 +38,7 @@ class LifecycleSpec(Spec):
     retain: bool = False
     """When its YAML goes, forget the object and leave it as it is."""
     ignore: list[Item[str]] = Field(default_factory=list)
-    """Paths inside the spec that are left as they are once the object exists, such as columns[0].default."""
+    """Paths inside the spec that are left as they are once the object exists, such as columns.email."""
     replace: Literal["createFirst", "deleteFirst"] | None = None
     """How an object that cannot be changed in place gives way: createFirst or deleteFirst."""
 
@@ -231,11 +231,18 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
             said.append(_bad_address(text, (*at, "dependsOn", index)))
     ignored = []
     for index, text in enumerate(model.lifecycle.ignore):
+        path = (*at, "lifecycle", "ignore", index)
         try:
-            ignored.append(written(inside_spec(parse_path(text))))
+            found_path = inside_spec(parse_path(text))
         except ValueError as error:
-            path = (*at, "lifecycle", "ignore", index)
-            said.append(Fault(Code.PATH, str(error), path, 'for example columns[0].default or labels["a.b"]'))
+            said.append(Fault(Code.PATH, str(error), path, 'for example columns.email or labels["a.b"]'))
+            continue
+        whole = found_path[: next((i for i, part in enumerate(found_path) if type(part) is int), None)]
+        if whole != found_path:
+            message = f"{quoted(text)} leads into a list, and a list is compared as a whole."
+            said.append(Fault(Code.PATH, message, path, f"ignore all of it: {written(whole)}"))
+            continue
+        ignored.append(written(found_path))
     moved_from = None
     if model.moved is not None:
         path = (*at, "moved", "from")

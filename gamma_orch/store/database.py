@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The newest revision in migrations/versions; a test holds the two together.
 HEAD = "0001"
 VERSIONS = ("0001",)
+_SCHEMA = "SELECT version_num FROM gamma_schema"
 
 Row = Sequence[Any]
 Parameters = Mapping[str, Any]
@@ -32,43 +33,38 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """`url` as SQLAlchemy spells it: `sqlite:///path` or `postgresql://...`."""
+        if not url.startswith(("sqlite:///", "postgresql", "postgres://")):
+            raise StoreError("The ledger's URL begins with sqlite:/// or postgresql://. Check GAMMA_LEDGER.")
         self.url = _with_driver(url)
         self.file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
         self._engine: Engine | None = None
         self._migrated = False
+        self._known = False  # that its schema is one of ours
 
     def read(self, statement: str, **parameters: Any) -> list[Row]:
         """The rows of a query; none where the ledger does not exist yet."""
         if self.file is None:
             self._migrate()
-            with self._open().connect() as connection:
+            with self._reported("read"), self._open().connect() as connection:
                 return _execute(connection, statement, parameters)
         if not self.file.exists():
             return []
-        with closing(sqlite3.connect(self.file, timeout=30)) as plain:
-            try:
+        try:
+            with closing(sqlite3.connect(self.file, timeout=30)) as plain:
+                if not self._known:
+                    self._refuse_newer(plain.execute(_SCHEMA).fetchall())
                 return plain.execute(statement, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                if "no such table" in str(error):
-                    return []
-                raise StoreError(f"The ledger {self.file} cannot be read: {error}.") from None
-            except sqlite3.DatabaseError as error:
-                raise StoreError(
-                    f"The ledger {self.file} is damaged: {error}. "
-                    "Move it away and restore it from a backup; without one, Gamma adopts what it finds."
-                ) from None
+        except sqlite3.DatabaseError as error:
+            if "no such table" in str(error):
+                return []
+            raise self._failed("read", error) from None
 
     @contextmanager
     def transaction(self) -> Iterator["Writing"]:
         """All or nothing, durable when it returns. Raises StoreError where the database is away."""
-        from sqlalchemy.exc import DBAPIError
-
         self._migrate()
-        try:
-            with self._open().begin() as connection:
-                yield Writing(connection)
-        except DBAPIError as error:
-            raise StoreError(f"The ledger at {self.place} cannot be written: {error.orig}") from None
+        with self._reported("written"), self._open().begin() as connection:
+            yield Writing(connection)
 
     @property
     def place(self) -> str:
@@ -85,41 +81,65 @@ class Database:
 
     def _open(self) -> "Engine":
         if self._engine is None:
-            self._engine = _engine(self.url, self.file)
+            from sqlalchemy.exc import ArgumentError
+
+            try:
+                self._engine = _engine(self.url, self.file)
+            except (ArgumentError, ValueError):
+                raise StoreError("The ledger's URL cannot be understood. Check GAMMA_LEDGER.") from None
         return self._engine
 
     def _migrate(self) -> None:
         if self._migrated:
             return
-        if self.file:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-        found = self._version()
-        if found is not None and found not in VERSIONS:
-            raise WrongSchema(
-                f"The ledger at {self.place} has schema {found}, and this Gamma knows up to {HEAD}: "
-                "a newer Gamma has used it. Upgrade this one."
-            )
-        if found != HEAD:
-            from gamma_orch.store.migrate import upgrade
+        with self._reported("opened"):
+            if self.file:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            found = self._version()
+            self._refuse_newer(found)
+            if found != [(HEAD,)]:
+                from gamma_orch.store.migrate import upgrade
 
-            upgrade(self._open(), self.file)
+                upgrade(self._open(), self.file)
         self._migrated = True
 
-    def _version(self) -> str | None:
+    def _version(self) -> list[Row]:
         from sqlalchemy import inspect
+
+        with self._open().connect() as connection:
+            there = inspect(connection).has_table("gamma_schema")
+            return _execute(connection, _SCHEMA, {}) if there else []
+
+    def _refuse_newer(self, found: Sequence[Row]) -> None:
+        for (version,) in found:
+            if version not in VERSIONS:
+                raise WrongSchema(
+                    f"The ledger at {self.place} has schema {version}, and this Gamma knows up to {HEAD}: "
+                    "a newer Gamma has used it. Upgrade this one."
+                )
+        self._known = True
+
+    @contextmanager
+    def _reported(self, verb: str) -> Iterator[None]:
+        """What the database or its driver says, as a StoreError."""
         from sqlalchemy.exc import DBAPIError
 
         try:
-            with self._open().connect() as connection:
-                if not inspect(connection).has_table("gamma_schema"):
-                    return None
-                rows = _execute(connection, "SELECT version_num FROM gamma_schema", {})
-                return str(rows[0][0]) if rows else None
+            yield
         except DBAPIError as error:
-            raise StoreError(
-                f"The ledger at {self.place} cannot be opened: {str(error.orig).strip()}. "
-                "Check that it is running, and the URL in GAMMA_LEDGER."
-            ) from None
+            raise self._failed(verb, error.orig) from None
+        except OSError as error:
+            raise self._failed(verb, error) from None
+
+    def _failed(self, verb: str, error: BaseException | None) -> StoreError:
+        if type(error) is sqlite3.DatabaseError:  # its subclasses say that the statement was wrong, or locks
+            return StoreError(
+                f"The ledger {self.file} is damaged: {error}. "
+                "Move it away and restore it from a backup; without one, Gamma adopts what it finds."
+            )
+        said = str(error).strip().rstrip(".")
+        hint = "" if self.file else " Check that it is running, and the URL in GAMMA_LEDGER."
+        return StoreError(f"The ledger at {self.place} cannot be {verb}: {said}.{hint}")
 
 
 class Writing:

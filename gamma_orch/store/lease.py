@@ -99,15 +99,23 @@ def lost(writing: Writing, lease: Lease) -> LeaseLost:
     )
 
 
-def _me(purpose: str, since: str) -> dict[str, object]:
+def user() -> str:
+    """Who runs this process; a number where the machine has no name for it, as in many containers."""
     import getpass
 
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _me(purpose: str, since: str) -> dict[str, object]:
     return {
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
         "started": _started(os.getpid()),
-        "user": getpass.getuser(),
+        "user": user(),
         "purpose": purpose,
         "since": since,
     }

@@ -9,8 +9,8 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic
 from gamma_orch.core.resource import Resource
 
-TOO_MANY = "GAM501"
-CONTRADICTION = "GAM502"
+TOO_MANY = "GAM601"
+CONTRADICTION = "GAM602"
 
 # PostgreSQL's own defaults, where no Database of the server says otherwise.
 MAX_CONNECTIONS = 100

@@ -270,7 +270,7 @@ def test_the_pools_of_a_server_must_fit_its_connections():
     assert list(database.check([resource("a", connections=api)], {})) == []
     [problem] = database.check([resource("a", connections=api), resource("b", connections=jobs)], {})
     assert (problem.code, problem.address, problem.path) == (
-        "GAM501",
+        "GAM601",
         Address("Database", "b"),
         ("spec", "connections"),
     )
@@ -285,7 +285,7 @@ def test_the_pools_of_a_server_must_fit_its_connections():
 def test_two_databases_of_a_server_must_not_contradict_each_other():
     one, two = resource("a", settings={"work_mem": "1MB"}), resource("b", settings={"WORK_MEM": "2MB"})
     [problem] = database.check([one, two], {})
-    assert (problem.code, problem.path) == ("GAM502", ("spec", "settings", "WORK_MEM"))
+    assert (problem.code, problem.path) == ("GAM602", ("spec", "settings", "WORK_MEM"))
     assert list(database.check([one, resource("b", settings={"work_mem": "1MB"})], {})) == []
 
 
