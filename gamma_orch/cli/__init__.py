@@ -7,6 +7,7 @@ traceback. Commands import what they need when they run, so that `gamma --help` 
 
 import gc
 import sys
+from typing import Any, cast
 
 from gamma_orch.cli.contract import Exit
 
@@ -16,17 +17,28 @@ def main() -> None:
     # while it grows finds nothing (a third of the time of a plan of 10,000 resources).
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)
+    from typer import Abort
+    from typer.exceptions import TyperException
+
     from gamma_orch.cli.app import app
     from gamma_orch.core.provider import GammaError
 
     try:
-        app()
+        # Not standalone: there a mistyped option would exit with 2, which says that changes are pending.
+        sys.exit(app(prog_name="gamma", standalone_mode=False))
     except GammaError as error:
         from gamma_orch.cli.report import failure
 
         sys.exit(failure(error))
+    except TyperException as error:
+        cast(Any, error).show()
+        sys.exit(Exit.ERROR)
+    except Abort:
+        sys.stderr.write("Nothing was done.\n")
+        sys.exit(Exit.ERROR)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has left: `gamma plan | head`
-        sys.stderr.close()
-        sys.exit(Exit.OK)
+    except OSError as error:  # a full disk, a folder that may not be written
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"gamma: {place}{error.strerror or error}.\n")
+        sys.exit(Exit.ERROR)

@@ -22,6 +22,7 @@ def plan(
     """Show what apply would do, and why."""
     from gamma_orch.cli.patience import waiting
     from gamma_orch.cli.report import show, show_json
+    from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_json, plan_markdown, plan_text
     from gamma_orch.engine.converge import look
     from gamma_orch.engine.estimate import impacts
@@ -32,7 +33,10 @@ def plan(
             found = run(site, look(site)).plan
         estimates = impacts(site.database, found)
     if out is not None:
-        out.write_text(json.dumps(plan_json(found), ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            out.write_text(json.dumps(plan_json(found), ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise GammaError(f"The plan cannot be saved as {out}: {error.strerror}.") from None
     match output:
         case Style.JSON:
             show_json(plan_json(found, estimates))

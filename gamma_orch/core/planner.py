@@ -68,6 +68,10 @@ def plan(
     _settle_rebuilds(draft)
     if any(change.action in _BLOCKED for change in draft.changes.values()):
         _hold_back(draft)
+    steps = _steps(draft)
+    while knot := _knot(draft, steps):
+        _refuse_knot(draft, knot)
+        steps = _steps(draft)
     known = set(desired) | {a for a, e in ledger.entries.items() if e.record or e.begun}
     return identified(
         Plan(
@@ -76,7 +80,7 @@ def plan(
             commit=commit,
             desired=digest(sorted((str(a), p.encoded()) for a, p in prints.items())),
             changes=tuple(draft.changes[address] for address in sorted(draft.changes)),
-            steps=tuple(_steps(draft)),
+            steps=tuple(steps),
             extras=tuple(
                 sorted(a for a, o in observations.items() if a not in known and isinstance(o, Seen))
             ),
@@ -239,20 +243,16 @@ def _settle_rebuilds(draft: _Draft) -> None:
 
 
 def _spread_rebuilds(draft: _Draft, roots: Sequence[Address]) -> None:
-    """A parent that is deleted first takes with it the children that rest on it: they are rebuilt too.
+    """A parent that is deleted first takes with it what rests on it in the world and will again need
+    it: that is rebuilt too. (What will no longer need it lets go first, what newly needs it comes after.)
 
     All or nothing: where a child below must not be touched, the parent is not replaced either.
     """
-    rests_on = _rests_on(draft)
-    children = dependents(
-        {
-            address: [need for need in resource.needs if need in rests_on.get(address, resource.needs)]
-            for address, resource in draft.desired.items()
-            if draft.changes[address].action is not Action.CREATE
-        }
-    )
+    needed_by = dependents({a: r.needs for a, r in draft.desired.items()})
+    under = dependents(_rests_on(draft))
     for root in roots:
-        below = _below(root, children)
+        resting = {a for a in _below(root, needed_by) if _is_unmanaged(draft, a)} | set(_below(root, under))
+        below = [a for a in _below(root, needed_by) if a in resting]
         refusal = _unsparing(draft, root, below)
         if refusal is not None:
             draft.rebuilt.discard(root)
@@ -281,13 +281,18 @@ def _unsparing(draft: _Draft, root: Address, below: Sequence[Address]) -> Change
         if draft.changes[child].action in _BLOCKED:
             detail = f"{child}, which would be rebuilt with it, cannot be changed now"
             return replace(change, action=Action.WAIT, reason=Reason.NEEDS, detail=detail)
-        if _record_now(draft, child) is None:
+        if _is_unmanaged(draft, child):
             detail = (
                 f"{child}, which would be deleted with it, exists and is not managed yet; "
                 "apply once without this change, so that it is adopted"
             )
             return replace(change, action=Action.REFUSE, detail=detail)
     return None
+
+
+def _is_unmanaged(draft: _Draft, address: Address) -> bool:
+    """It is there, and not ours; nobody knows what it rests on."""
+    return _record_now(draft, address) is None and draft.changes[address].action is not Action.CREATE
 
 
 def _decide_again(draft: _Draft) -> None:
@@ -483,6 +488,33 @@ def _deletions_wait(
             step = steps[index]
             steps[index] = replace(step, needs=tuple(sorted({*step.needs, *lets_go})))
     return steps
+
+
+def _knot(draft: _Draft, steps: Sequence[Step]) -> list[Address]:
+    """Objects to be rebuilt whose steps wait for each other: children change sides between them."""
+    if not draft.rebuilt:
+        return []
+    unmet = [len(step.needs) for step in steps]
+    after: dict[int, list[int]] = {}
+    for step in steps:
+        for need in step.needs:
+            after.setdefault(need, []).append(step.index)
+    free = [step.index for step in steps if not step.needs]
+    while free:
+        for index in after.get(free.pop(), ()):
+            unmet[index] -= 1
+            if unmet[index] == 0:
+                free.append(index)
+    stuck = {step.address for step in steps if unmet[step.index]}
+    return sorted(stuck & draft.rebuilt)
+
+
+def _refuse_knot(draft: _Draft, knot: Sequence[Address]) -> None:
+    address = knot[0]
+    detail = f"{', '.join(map(str, knot))} would wait for each other; make this change in two parts"
+    draft.rebuilt.discard(address)
+    draft.changes[address] = replace(draft.changes[address], action=Action.REFUSE, detail=detail)
+    _hold_back(draft)
 
 
 def _key(draft: _Draft, address: Address, opcode: Opcode, expects: str, record: Json) -> str:

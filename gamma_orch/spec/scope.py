@@ -191,7 +191,7 @@ class _Reading:
         source = self.sources.get(name)
         if source is None and name in self.declared:
             return _SILENT  # its declaration is faulty and has been reported
-        near = did_you_mean(name, self.declared)
+        near = did_you_mean(name, self.declared) if source is None else ""
         near = near if near.startswith("did") else ""
         try:
             digest = self.digest(name, source or default_source(name))

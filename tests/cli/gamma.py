@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 THING = "gamma_orch.testing.thing"
 
@@ -94,6 +96,13 @@ class Warm:
         for file in self._folder.iterdir():
             file.unlink()
         self._folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def gamma() -> Iterator[Warm]:
+    """For a conftest to import."""
+    with Warm() as warm:
+        yield warm
 
 
 def start(project: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":

@@ -5,13 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
-from tests.cli.gamma import Warm, folder
+from tests.cli.gamma import folder, gamma
 
-
-@pytest.fixture(scope="session")
-def gamma() -> Iterator[Warm]:
-    with Warm() as warm:
-        yield warm
+__all__ = ["gamma"]
 
 
 @pytest.fixture(scope="session")
