@@ -34,7 +34,7 @@ def main() -> None:
         cast(Any, error).show()
         sys.exit(Exit.ERROR)
     except Abort:
-        sys.stderr.write("Nothing was done.\n")
+        sys.stderr.write("\nNothing was done.\n")
         sys.exit(Exit.ERROR)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)

@@ -31,7 +31,7 @@ def apply(
 ) -> None:
     """Converge the environment to its specs."""
     from gamma_orch.cli.address import addresses
-    from gamma_orch.cli.saved import read_plan
+    from gamma_orch.cli.saved import WrongEnvironment, read_plan
     from gamma_orch.core.provider import GammaError
     from gamma_orch.engine.project import opened
 
@@ -39,6 +39,11 @@ def apply(
     saved = read_plan(file) if file else None
     if saved is not None and consents:
         raise GammaError("A saved plan is applied as it is: consent first, plan again, and save that.")
+    if saved is not None and saved.environment != env:
+        raise WrongEnvironment(
+            f"{file} is a plan for {saved.environment}, and this is {env}. "
+            f"Say: gamma apply {file} -e {saved.environment}"
+        )
     with opened(project, env) as site:
         if saved is None and not yes:
             saved = _asked(site, consents)

@@ -1,5 +1,6 @@
 """`gamma destroy`: delete everything that Gamma made in an environment. Protected objects refuse."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,8 @@ def destroy(
     with opened(project, env) as declared:
         site = replace(declared, desired={})
         if not yes:
+            if not sys.stdin.isatty():
+                raise GammaError("There is nobody to ask here. Say --yes, if all of it shall be deleted.")
             say(plan_text(run(site, look(site)).plan))
             if typer.prompt(f"Type {env} to delete all of this", err=True) != env:
                 raise GammaError("Not confirmed; nothing was deleted.")

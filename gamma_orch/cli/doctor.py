@@ -54,7 +54,8 @@ def _checks(project: Path, env: str) -> Iterator[tuple[str, bool, str]]:
     yield "project", True, str(root)
     specs = read(root, env)
     if specs.desired is None:
-        yield "specs", False, f"{len(specs.diagnostics)} problems; run: gamma validate"
+        problems = "1 problem" if len(specs.diagnostics) == 1 else f"{len(specs.diagnostics)} problems"
+        yield "specs", False, f"{problems}; run: gamma validate"
         return
     yield "specs", True, f"{len(specs.desired.resources):,} resources in {env}"
     try:

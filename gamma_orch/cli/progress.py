@@ -27,7 +27,8 @@ class Lines:
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.steps)
         if self._total:
-            say(f"Applying {self._total:,} steps of plan {plan.id[:12]} to {plan.environment}.")
+            steps = "step" if self._total == 1 else "steps"
+            say(f"Applying {self._total:,} {steps} of plan {plan.id[:12]} to {plan.environment}.")
 
     def started(self, step: Step) -> None:
         return None

@@ -38,6 +38,7 @@ def painted(text: str, colour: bool) -> str:
 
 def failure(error: GammaError) -> Exit:
     """Say what went wrong; the exit code that tells it to scripts."""
+    from gamma_orch.cli.saved import Edited, WrongEnvironment
     from gamma_orch.engine.project import SpecsBroken
     from gamma_orch.store.errors import LeaseHeld, LeaseLost
 
@@ -45,4 +46,5 @@ def failure(error: GammaError) -> Exit:
         sys.stderr.write(diagnostics_text(error.diagnostics))
         return Exit.ERROR
     sys.stderr.write(f"gamma: {error}\n")
-    return Exit.REFUSED if isinstance(error, LeaseHeld | LeaseLost) else Exit.ERROR
+    refused = isinstance(error, LeaseHeld | LeaseLost | Edited | WrongEnvironment)
+    return Exit.REFUSED if refused else Exit.ERROR

@@ -10,12 +10,20 @@ from gamma_orch.core.provider import GammaError, Opcode
 from gamma_orch.core.render import sealed
 
 
+class Edited(GammaError):
+    """A saved plan is not what was saved: refused, whatever it says."""
+
+
+class WrongEnvironment(GammaError):
+    """A saved plan is for another environment than the command."""
+
+
 def read_plan(file: Path) -> Plan:
     """The plan's identity and steps; its changes are only for people and stay in the file."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if not sealed(document):
-            raise GammaError(
+            raise Edited(
                 f"{file} was changed after it was saved: its content does not give its id. Plan again."
             )
         return Plan(

@@ -54,8 +54,12 @@ class Execution:
     watcher: Watcher
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _fields: dict[Address, Fields] = field(default_factory=dict)  # final, leaves still leaves
+    _touched: frozenset[Address] = frozenset()
     _limits: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _all: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ALTOGETHER))
+
+    def __post_init__(self) -> None:
+        self._touched = frozenset(step.address for step in self.plan.steps)
 
     @property
     def plan(self) -> Plan:
@@ -203,27 +207,40 @@ class Execution:
         """The fields with every reference resolved by what the ledger holds now."""
         if step.planned is None:
             return {}
-        resource = self.survey.desired[step.address]
-        spec = resource.spec
-        if resource.has_leaves:
-            spec = replace_leaves(spec, self._value)
-        traits = self.survey.traits[step.address.kind]
-        fields = traits.normalise(step.address, spec, self._of)
-        if resource.lifecycle.ignore and isinstance(live, Seen) and self._was(step):
-            fields = left_alone(fields, live.fields, resource.lifecycle)
+        record = self.journal.ledger.record(step.moved_from or step.address)
+        fields = self._resolved(step.address, live if record else None)
         self._fields[step.address] = fields
         return fields
 
+    def _resolved(self, address: Address, live: Observation | None) -> Fields:
+        resource = self.survey.desired[address]
+        spec = replace_leaves(resource.spec, self._value) if resource.has_leaves else resource.spec
+        fields = self.survey.traits[address.kind].normalise(address, spec, self._of)
+        if resource.lifecycle.ignore and isinstance(live, Seen):
+            return left_alone(fields, live.fields, resource.lifecycle)
+        return fields
+
     def _of(self, address: Address) -> Fields:
-        return self._fields.get(address) or self.survey.wanted[address]
+        """The final fields of a resource that another needs: its step is done, or it has none."""
+        if address not in self._fields:
+            self._fields[address] = self._resolved(address, self.survey.observations.get(address))
+        return self._fields[address]
 
     def _value(self, leaf: Json) -> Json:
         if not isinstance(leaf, Ref):
             return leaf
-        record = self.journal.ledger.record(leaf.address)
-        if record is None or leaf.output not in record.outputs:
+        outputs = self._outputs(leaf.address)
+        if leaf.output not in outputs:
             raise Permanent(f"{leaf.address} has no output {leaf.output!r}, now that it is applied.")
-        return record.outputs[leaf.output]
+        return outputs[leaf.output]
+
+    def _outputs(self, address: Address) -> Mapping[str, Json]:
+        """What a resource gives: as its step has recorded it; where the plan has none, as it was seen."""
+        seen = self.survey.observations.get(address)
+        if address not in self._touched and isinstance(seen, Seen):
+            return seen.outputs
+        record = self.journal.ledger.record(address)
+        return record.outputs if record else {}
 
     def _already(self, step: Step, fields: Fields, live: Observation) -> bool:
         """Whether a step that waited for a value turns out to have nothing to do."""

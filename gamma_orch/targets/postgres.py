@@ -185,7 +185,12 @@ class Postgres:
             if name not in self._pools:
                 # Opens nothing yet: connections are made when they are first needed.
                 self._pools[name] = await asyncpg.create_pool(
-                    url, min_size=0, max_size=self._parallel + 2, reset=_left_clean, **self._options(database)
+                    url,
+                    min_size=0,
+                    max_size=self._parallel + 2,
+                    init=_prepared,
+                    reset=_left_clean,
+                    **self._options(database),
                 )
             return self._pools[name]
 
@@ -200,6 +205,11 @@ class Postgres:
             if isinstance(known, Temporary) and self.embedded:
                 self._dsn = None  # perhaps it was killed: the next connection starts it
             raise known from None
+
+
+async def _prepared(connection: "Connection") -> None:
+    # Compiling a query over the catalogs of a big database takes seconds, running it milliseconds.
+    await connection.execute("SET jit = off")
 
 
 async def _left_clean(connection: "Connection") -> None:

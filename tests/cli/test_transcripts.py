@@ -77,6 +77,7 @@ def answer(gamma: Warm, project: Path, command: str) -> str:
         (project / words[0]).unlink()
         return ""
     done = gamma(project, *words, THING_PASSWORD="from the environment")
+    assert "Traceback" not in done.err, done.err
     said = "".join(f"2> {line}\n" for line in done.err.splitlines() if not line.endswith(" ..."))
     status = f"[{done.code}]\n" if done.code else ""
     return settled(done.out + said + status, project)

@@ -100,14 +100,14 @@ select jsonb_build_object(
     'keys', (
       select jsonb_agg(jsonb_build_object(
         'column', a.attname,
-        'expression', case when x.indkey[p - 1] = 0 then pg_get_indexdef(i.oid, p, false) end,
+        'expression', case when k.attnum = 0 then pg_get_indexdef(i.oid, p::int, false) end,
         'option', case when p <= x.indnkeyatts then x.indoption[p - 1] else 0 end,
         'opclass', case when p <= x.indnkeyatts then
           (select jsonb_build_array(o.opcname, o.opcdefault)
            from pg_opclass o where o.oid = x.indclass[p - 1]) end,
         'included', p > x.indnkeyatts) order by p)
-      from generate_series(1, x.indnatts) p
-      left join pg_attribute a on a.attrelid = t.oid and a.attnum = x.indkey[p - 1]))), '[]')
+      from unnest(x.indkey::int2[]) with ordinality as k(attnum, p)
+      left join pg_attribute a on a.attrelid = t.oid and a.attnum = k.attnum and k.attnum <> 0))), '[]')
   from pg_index x
   join pg_class i on i.oid = x.indexrelid
   join pg_class t on t.oid = x.indrelid
