@@ -12,10 +12,7 @@ from gamma_orch.core.render import Style
 def import_(
     resource: Annotated[str, typer.Argument(help="Kind/name that the new resource shall have.")],
     what: Annotated[
-        str,
-        typer.Argument(
-            help="The object in the kind's own terms; for a table, DATABASE/SCHEMA.NAME for example."
-        ),
+        str, typer.Argument(help="DATABASE, DATABASE/NAME, or SERVER/DATABASE/NAME; NAME may be SCHEMA.NAME.")
     ],
     env: EnvironmentOption = "dev",
     output: OutputOption = Style.TEXT,

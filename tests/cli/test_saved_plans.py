@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gamma_orch.core.canonical import digest
 from gamma_orch.testing.world import World
 from tests.cli.gamma import Done, Warm, write
 from tests.cli.test_contract import committed
@@ -117,6 +118,16 @@ def test_the_file_was_edited(gamma: Warm, saved: Path, edit: Callable[[Any], obj
     edit(plan)
     (saved / FILE).write_text(json.dumps(plan))
     assert "was changed after it was saved" in refused(gamma, saved).err
+
+
+def test_a_forged_plan_is_not_the_plan_of_now(gamma: Warm, saved: Path) -> None:
+    """With an id that fits its content, it still is another plan than the one that would be made."""
+    plan = json.loads((saved / FILE).read_text())
+    plan["steps"][0]["planned"]["value"] = "mine"
+    body = {key: value for key, value in plan.items() if key not in ("id", "summary")}
+    body["changes"] = [{k: v for k, v in c.items() if k != "impact"} for c in plan["changes"]]
+    (saved / FILE).write_text(json.dumps({**plan, "id": digest(body)}))
+    assert "planning again gives another plan" in refused(gamma, saved).err
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"changes": 3}', "\x00\xff", '{"id": "'], ids=repr)
