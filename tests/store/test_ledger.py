@@ -64,8 +64,9 @@ def test_what_was_appended_is_read_back(database: Database) -> None:
     ledger, seq = present(database, "dev")
     assert seq == ledger.state == 2
     assert ledger == log.ledger == fold(Ledger("dev"), stored)
-    assert ledger.entries[A].record is not None
-    assert ledger.entries[A].record.needs == (Address("Thing", "z"),)
+    kept = ledger.record(A)
+    assert kept is not None
+    assert kept.needs == (Address("Thing", "z"),)
 
 
 def test_an_open_step_survives_a_new_process(database: Database) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,7 +264,7 @@ class Laws(RuleBasedStateMachine):
 
     # -- how ------------------------------------------------------------------------------------
 
-    def _put(self, name: str, spec: dict[str, object], needs: list[str]) -> None:
+    def _put(self, name: str, spec: Mapping[str, object], needs: list[str]) -> None:
         address = Address(NAME, name)
         # Only earlier names are needed, so that there is never a cycle.
         sound = [need for need in needs if need < name and Address(NAME, need) in self.desired]
