@@ -374,6 +374,9 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "FIRST_WAIT", 0.0)
 
 
+# A find is shrunk for minutes, and a night's run takes a while.
+pytestmark = pytest.mark.timeout(5400)
+
 PROFILES = {"nightly": (2000, 50), "ci": (200, 50), "dev": (40, 50)}
 _examples, _steps = PROFILES[os.environ.get("GAMMA_PROFILE", "ci")]
 
