@@ -48,9 +48,8 @@ def _short(value: Json) -> str:
 
 def _metadata(resource: Resource) -> str:
     lifecycle = resource.lifecycle
-    if lifecycle is NO_LIFECYCLE and not (
-        resource.owner or resource.description or resource.labels or resource.needs
-    ):
+    said = resource.owner or resource.description or resource.labels or resource.needs
+    if not said and lifecycle == NO_LIFECYCLE:
         return ""
     return _short(
         [

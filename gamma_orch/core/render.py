@@ -12,7 +12,7 @@ from gamma_orch.core.canonical import Json, digest
 from gamma_orch.core.change import MISSING, NO_IMPACT, Action, Change, FieldChange, Impacts, Reason, Verdict
 from gamma_orch.core.condition import Condition, Health, overall
 from gamma_orch.core.diagnostic import Diagnostic, written
-from gamma_orch.core.leaves import REF, SECRET, TEMPLATE, UNKNOWN, is_leaf
+from gamma_orch.core.leaves import REF, SECRET, TEMPLATE, UNKNOWN, is_leaf, is_secret
 from gamma_orch.core.plan import Plan
 
 
@@ -152,7 +152,8 @@ def _field_lines(change: Change) -> list[str]:
 
 def _noise(change: Change, field: FieldChange) -> bool:
     """Fields of a creation that are empty say nothing; the JSON has them."""
-    return change.action is Action.CREATE and field.wanted in (None, "", [], False)
+    empty = field.wanted is False or field.wanted in (None, "", [])
+    return change.action is Action.CREATE and (empty or field.wanted is MISSING)
 
 
 def _movement(change: Change, field: FieldChange) -> str:
@@ -168,16 +169,12 @@ def _movement(change: Change, field: FieldChange) -> str:
             return f"{live} -> {wanted}  (drifted)"
         case Verdict.CONFLICT:
             return f"{live} -> {wanted}  (last applied {was})"
-        case Verdict.CHANGE if SECRET in _mapping(field.wanted):
+        case Verdict.CHANGE if is_secret(field.wanted):
             return f"{wanted} changed"
         case Verdict.KEEP:
             return wanted
         case _:
             return f"{live} -> {wanted}"
-
-
-def _mapping(value: Json) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 def _diff_lines(change: Change) -> list[str]:
@@ -186,7 +183,10 @@ def _diff_lines(change: Change) -> list[str]:
         if _noise(change, field):
             continue
         name = written(field.path)
-        if field.live is not MISSING and field.live != field.wanted:
+        if field.verdict in (Verdict.KEEP, Verdict.FORGET):
+            lines.append(f"  {name}: {value_text(field.live)}")
+            continue
+        if field.live is not MISSING:
             lines.append(f"- {name}: {value_text(field.live)}")
         if field.wanted is not MISSING:
             lines.append(f"+ {name}: {value_text(field.wanted)}")

@@ -4,11 +4,15 @@
 everything wanted tells the difference.
 """
 
+import re
 from pathlib import Path
+
+_DIGITS = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")  # SHA-1 or SHA-256
+_DEPTH = 5  # references to references, as git itself bounds them
 
 
 def commit_of(root: Path) -> str:
-    """The 40 hex digits of HEAD, or ""."""
+    """The hex digits of HEAD, or "", also where the repository is broken."""
     git = next((folder / ".git" for folder in (root, *root.parents) if (folder / ".git").exists()), None)
     if git is None:
         return ""
@@ -16,11 +20,12 @@ def commit_of(root: Path) -> str:
         if git.is_file():  # a worktree or a submodule: a pointer to the real folder
             git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
         common = git / (git / "commondir").read_text().strip() if (git / "commondir").exists() else git
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref:"):
-            return head
-        return _reference(git, common, head.removeprefix("ref:").strip())
-    except (OSError, UnicodeDecodeError):
+        found = (git / "HEAD").read_text().strip()
+        for _ in range(_DEPTH):
+            if found.startswith("ref:"):
+                found = _reference(git, common, found.removeprefix("ref:").strip())
+        return found if _DIGITS.fullmatch(found) else ""
+    except (OSError, ValueError):  # ValueError: not text, or not a path
         return ""
 
 

@@ -251,7 +251,14 @@ class Execution:
             and live.healthy
             and encode(fields) == self._was(step)
             and not differences(encode(fields), live.fields, self._was(step))
+            and not self._parents_changed(step)
         )
+
+    def _parents_changed(self, step: Step) -> bool:
+        """In a kind that derives, a change of this resource, whatever its own fields say."""
+        record = self.journal.ledger.record(step.moved_from or step.address)
+        derives = self.survey.traits[step.address.kind].derives
+        return derives and record is not None and record.fingerprint.parents != step.record["fingerprint"][2]
 
     def _task(self, step: Step, fields: Fields, live: Observation) -> Task:
         return Task(

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from gamma_orch.core.kind import Traits
 from gamma_orch.core.observation import Observation, Unreadable
 from gamma_orch.core.provider import Asked, GammaError, Provider
 from gamma_orch.spec.kind import Kind
+from gamma_orch.spec.registry import KindUnavailable
 
 if TYPE_CHECKING:
     from gamma_orch.targets import Targets
@@ -37,8 +39,13 @@ class World:
         return self._providers[kind]
 
     def traits(self, kinds: Iterable[str]) -> dict[str, Traits]:
-        found = {name: self._kinds(name) for name in kinds}
-        return {name: kind.traits for name, kind in found.items() if kind is not None}
+        """Of the kinds there are: one that is only recorded may be gone, or not to be imported."""
+        found: dict[str, Traits] = {}
+        for name in kinds:
+            with contextlib.suppress(KindUnavailable):
+                if (kind := self._kinds(name)) is not None:
+                    found[name] = kind.traits
+        return found
 
     async def observe(self, asked: Sequence[Asked]) -> dict[Address, Observation]:
         """An answer for each address asked, and perhaps extras. All kinds at once."""
@@ -52,11 +59,12 @@ class World:
         return found
 
     async def _observe(self, kind: str, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
-        if self._kinds(kind) is None:
-            return _unreadable(asked, f"no installed plugin provides the kind {kind}")
         try:
+            if self._kinds(kind) is None:
+                return _unreadable(asked, f"no installed plugin provides the kind {kind}")
             async with asyncio.timeout(OBSERVE_SECONDS):
                 answer = await self.provider(kind).observe(asked)
+            missing = [one for one in asked if one.address not in answer]
         except TimeoutError:
             return _unreadable(asked, f"no answer within {OBSERVE_SECONDS:.0f} s")
         except GammaError as error:
@@ -64,7 +72,6 @@ class World:
         except Exception as error:  # noqa: BLE001 - a defect in one provider must not hide the other kinds
             # Only its type: the text may hold a URL with its password.
             return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}")
-        missing = [one for one in asked if one.address not in answer]
         return (
             {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer}
             if missing

@@ -100,6 +100,10 @@ class _Resolving:
         self._checks(order, resources)
         self.diagnostics += self.scope.diagnostics
         self.diagnostics.sort(key=_by_place)
+        missing = [d for d in self.diagnostics if d.code == Code.ENVIRONMENT]
+        if missing:
+            # Without the environment every variable and secret is missing too: one mistake, said once.
+            return Resolution(None, tuple(missing))
         wrong = any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
         desired = None
         if not wrong and self.documents.whole:

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +133,8 @@ class EmbeddedPostgres:
                 self._stop("immediate")  # nothing needs to reach the disk any more
                 shutil.rmtree(self.home)
             if self._link.is_symlink():
+                with suppress(OSError):  # another server of this project may still be there
+                    self.home.parent.rmdir()
                 self._link.unlink()
         self._lock_file.unlink(missing_ok=True)
 
@@ -146,7 +148,7 @@ class EmbeddedPostgres:
             self._initialise(who, programs)
         self._check_version(who, programs)
         deadline = time.monotonic() + PATIENCE
-        while True:
+        while self._pid() is None:
             self._remove_stale_pid()
             port = self._free_port()
             seen = self.log.stat().st_size if self.log.exists() else 0
@@ -157,9 +159,13 @@ class EmbeddedPostgres:
                 self._remember_settings()
                 return
             said = self._said_since(seen)
-            # After a SIGKILL of the postmaster its children may need a moment to notice. And between
-            # our look at the port and the server's, somebody may have taken it.
-            passing = ("pre-existing shared memory block", "Address already in use", "is already in use")
+            # After a SIGKILL of the postmaster its children may need a moment to notice; another start may
+            # be on its way; and somebody may have taken the port since we looked.
+            passing = (
+                "pre-existing shared memory block",
+                'lock file "postmaster.pid" already exists',
+                "Address already in use",
+            )
             if any(text in said for text in passing) and time.monotonic() < deadline:
                 time.sleep(0.2)
                 continue
@@ -266,10 +272,12 @@ class EmbeddedPostgres:
         return int(lines[0])
 
     def _pid_lines(self) -> list[str]:
+        """postmaster.pid: process, folder, start, port, socket folder, address, memory, status."""
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
             return []
+        return lines if lines and lines[0].isdigit() else []
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process is a server on this data. After a reboot the number may be anybody's."""
@@ -281,9 +289,17 @@ class EmbeddedPostgres:
             return False
 
     def _remove_stale_pid(self) -> None:
-        """PostgreSQL sees by itself that a process is gone, but takes any living one for its own."""
+        """Where the number in the file is somebody else's by now (a reboot), take the file away.
+
+        PostgreSQL sees by itself that a process is gone, but takes any living one for its own. As long as
+        anything of a killed server still works on the data, the file stays: it keeps others out.
+        """
+        import psutil
+
         lines = self._pid_lines()
-        if lines and lines[0].isdigit() and not self._is_ours(int(lines[0])):
+        if not lines or not psutil.pid_exists(int(lines[0])):
+            return
+        if not any(self._is_ours(pid) for pid in psutil.pids()):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _stop(self, mode: str = "fast") -> None:

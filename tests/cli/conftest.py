@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.gamma import gamma, write
+from tests.cli.gamma import gamma, server, write
 
-__all__ = ["gamma"]
+__all__ = ["gamma", "server"]
 
 ENVIRONMENT = """\
 apiVersion: gamma/v1

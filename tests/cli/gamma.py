@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import pytest
 
+from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+
 ROOT = Path(__file__).parents[2]
 THING = "gamma_orch.testing.thing"
 
@@ -103,6 +105,16 @@ def gamma() -> Iterator[Warm]:
     """For a conftest to import."""
     with Warm() as warm:
         yield warm
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, to which the name of a database is to be appended."""
+    with folder() as place:
+        embedded = EmbeddedPostgres(place / "tests" / "postgres-main")
+        at = embedded.start()
+        yield f"postgresql://{at.user}:{at.password}@{at.host}:{at.port}/"
+        embedded.destroy()
 
 
 def start(project: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":

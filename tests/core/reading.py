@@ -7,6 +7,7 @@ secret `pw` with the digest "1", `${?why}` an unknown; with more text around the
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,23 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.fingerprint import fingerprint, in_order
 from gamma_orch.core.kind import Fields, Of, Traits, as_written, none_foreseen
-from gamma_orch.core.leaves import Leaf, Ref, Secret, Template, Unknown, encode, leaves
+from gamma_orch.core.leaves import (
+    Leaf,
+    Ref,
+    Secret,
+    Template,
+    Unknown,
+    encode,
+    is_secret,
+    leaves,
+    replace_leaves,
+)
 from gamma_orch.core.ledger import Ledger, fold
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
 from gamma_orch.core.plan import Plan
 from gamma_orch.core.record import Record
 from gamma_orch.core.render import headline, value_text
-from gamma_orch.core.resource import Lifecycle, Replace, Resource
+from gamma_orch.core.resource import NO_LIFECYCLE, Lifecycle, Replace, Resource
 
 CASES = Path(__file__).parents[1] / "cases"
 ENVIRONMENT = "dev"
@@ -34,7 +45,8 @@ def cases(folder: str) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
 
 
 def place(text: str) -> Address:
@@ -119,7 +131,9 @@ def resources(body: Mapping[str, Any] | None) -> dict[Address, Resource]:
         holes = list(leaves(spec))
         needs = {place(need) for need in said.pop("needs", ())}
         needs |= {hole.address for hole in holes if isinstance(hole, Ref)}
-        life = {key: said.pop(key) for key in ("protect", "retain", "ignore", "replace") if key in said}
+        life: dict[str, Any] = {
+            key: said.pop(key) for key in ("protect", "retain", "ignore", "replace") if key in said
+        }
         if "ignore" in life:
             life["ignore"] = tuple(life["ignore"])
         if "replace" in life:
@@ -131,7 +145,7 @@ def resources(body: Mapping[str, Any] | None) -> dict[Address, Resource]:
             address,
             spec,
             tuple(sorted(needs)),
-            **({"lifecycle": Lifecycle(**life)} if life else {}),
+            Lifecycle(**life) if life else NO_LIFECYCLE,
             has_leaves=bool(holes),
             **said,
         )
@@ -161,11 +175,7 @@ def record(
 
 
 def _settled(spec: Json) -> Json:
-    from gamma_orch.core.leaves import replace_leaves
-
-    return replace_leaves(
-        spec, lambda leaf: f"{leaf.address.name}-1" if isinstance(leaf, Ref) else leaf
-    )
+    return replace_leaves(spec, lambda leaf: f"{leaf.address.name}-1" if isinstance(leaf, Ref) else leaf)
 
 
 def _outputs(address: Address, fields: Fields) -> dict[str, Json]:
@@ -182,12 +192,12 @@ def ledger(case: Mapping[str, Any], kinds: Mapping[str, Traits]) -> Ledger:
         Event(Type.FAILED, place(name), data={"error": why}) for name, why in case.get("failed", {}).items()
     ]
     events += [Event(Type.DONE, place(name), data={"record": None}) for name in case.get("deleted", ())]
-    events += [Event(Type.APPROVED, place(name), data={"consent": "ada"}) for name in case.get("consents", ())]
+    events += [
+        Event(Type.APPROVED, place(name), data={"consent": "ada"}) for name in case.get("consents", ())
+    ]
     for name, given in case.get("begun", {}).items():
         body = {"opcode": "update", "planned": None, "before": None, "record": None, **given}
         events.append(Event(Type.BEGUN, place(name), "p", f"key of {name}", body))
-    from dataclasses import replace
-
     numbered = [replace(event, seq=seq) for seq, event in enumerate(events, start=1)]
     return fold(Ledger(ENVIRONMENT), numbered)
 
@@ -200,25 +210,21 @@ def world(case: Mapping[str, Any], known: Ledger) -> dict[Address, Observation]:
     """As recorded, secrets hidden, but for what `world` says; what was moved is seen where it is now."""
     wanted = resources(case.get("wanted"))
     moved = {r.moved_from: a for a, r in wanted.items() if r.moved_from and not known.record(a)}
-    found: dict[Address, Observation] = {address: ABSENT for address in wanted}
+    found: dict[Address, Observation] = dict.fromkeys(wanted, ABSENT)
     for address, entry in known.entries.items():
         if entry.record is None:
             continue
-        shown = {key: value for key, value in entry.record.fields.items() if not _hidden(value)}
+        shown = {key: value for key, value in entry.record.fields.items() if not is_secret(value)}
         found[moved.get(address, address)] = Seen(shown, entry.record.outputs)
     for name, value in (case.get("world") or {}).items():
         address = place(name)
         seen = observation(value)
-        if isinstance(seen, Seen) and "fields" not in value and (entry := known.entries.get(address)):
-            seen = Seen(seen.fields, entry.record.outputs if entry.record else {})
+        if isinstance(seen, Seen) and "fields" not in value and (was := known.record(address)):
+            seen = Seen(seen.fields, was.outputs)
         found[address] = seen
     for name in case.get("unobserved", ()):
         del found[place(name)]
     return found
-
-
-def _hidden(value: Json) -> bool:
-    return isinstance(value, dict) and "$secret" in value
 
 
 def plan_shown(plan: Plan) -> str:
@@ -227,8 +233,9 @@ def plan_shown(plan: Plan) -> str:
     for change in plan.changes:
         lines.append(f"{change.address} {headline(change)}")
         for field in change.fields:
-            values = f"was {value_text(field.was)}, wanted {value_text(field.wanted)}, live {value_text(field.live)}"
-            lines.append(f"    {'.'.join(map(str, field.path))} {field.verdict}: {values}")
+            was, wanted, live = map(value_text, (field.was, field.wanted, field.live))
+            path = ".".join(map(str, field.path))
+            lines.append(f"    {path} {field.verdict}: was {was}, wanted {wanted}, live {live}")
     for step in plan.steps:
         after = f" after {', '.join(map(str, step.needs))}" if step.needs else ""
         moved = f" moved from {step.moved_from}" if step.moved_from else ""

@@ -28,7 +28,12 @@ def test_compare(path: Path) -> None:
     wanted = encode(tree(case["wanted"]))
     applied = encode(tree(case["applied"])) if "applied" in case else None
     live = observation(case["live"])
-    parts = {"content": "c", "metadata": "m", "parents": "p", **({case["changed"]: "other"} if "changed" in case else {})}
+    parts = {
+        "content": "c",
+        "metadata": "m",
+        "parents": "p",
+        **({case["changed"]: "other"} if "changed" in case else {}),
+    }
     change = compare(
         place("a"),
         wanted,

@@ -6,14 +6,16 @@ knows what rests on what.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gamma_orch.core.address import Address
-from gamma_orch.core.canonical import canonical
+from gamma_orch.core.canonical import Json, canonical
 from gamma_orch.core.change import Action
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
@@ -43,13 +45,13 @@ lifecycles = st.builds(
 @st.composite
 def generations(draw: st.DrawFn, names: str = NAMES) -> dict[Address, Resource]:
     """Some of the names, each needing and citing some that come before it in a random order."""
-    order = draw(st.permutations(names))
+    order = draw(st.permutations(list(names)))
     chosen = [name for name in order if draw(st.booleans()) or draw(st.booleans())]
     found = {}
     for position, name in enumerate(chosen):
         needs = [other for other in chosen[:position] if draw(st.booleans())]
         spec = {"size": draw(st.sampled_from([1, 2])), "fixed": draw(st.sampled_from(["x", "x", "y"]))}
-        if needs and draw(st.booleans()):
+        if draw(st.booleans()) and needs:
             spec["up"] = Ref(place(needs[0]), "id")
         found[place(name)] = Resource(
             place(name),
@@ -78,7 +80,7 @@ def histories(draw: st.DrawFn) -> History:
     desired = _renamed(desired, draw(st.sets(st.sampled_from(NAMES), max_size=2)), applied)
     ledger = _ledger(applied, draw(st.sets(st.sampled_from(NAMES), max_size=2)))
     now = {r.moved_from: a for a, r in desired.items() if r.moved_from}
-    world: dict[Address, Observation] = {address: ABSENT for address in desired}
+    world: dict[Address, Observation] = dict.fromkeys(desired, ABSENT)
     for address, entry in ledger.entries.items():
         if entry.record is not None:
             found = draw(st.sampled_from(["there"] * 7 + ["drifted", "gone", "unreadable"]))
@@ -91,7 +93,11 @@ def histories(draw: st.DrawFn) -> History:
 
 def _renamed(desired, names, applied) -> dict[Address, Resource]:
     """Resources that go by a new name from now on; their old one must not be wanted any more."""
-    new = {place(name): place(f"{name}-new") for name in names if place(name) in desired and place(name) in applied}
+    new = {
+        place(name): place(f"{name}-new")
+        for name in names
+        if place(name) in desired and place(name) in applied
+    }
 
     def renamed(tree):
         return replace_leaves(tree, lambda leaf: Ref(new.get(leaf.address, leaf.address), leaf.output))
@@ -190,10 +196,12 @@ class Play:
             assert not isinstance(before, Seen)
         else:
             assert isinstance(before, Seen)
-        assert step.opcode is not Opcode.RECORD or before.fields.items() >= fields.items()
         self.made += 1
-        keeps = step.opcode in (Opcode.UPDATE, Opcode.RECORD)
-        outputs = before.outputs if keeps else {"id": f"made-{self.made}"}
+        outputs: Mapping[str, Json] = {"id": f"made-{self.made}"}
+        if step.opcode in (Opcode.UPDATE, Opcode.RECORD):
+            assert isinstance(before, Seen)
+            assert step.opcode is Opcode.UPDATE or before.fields.items() >= fields.items()
+            outputs = before.outputs
         self.world[step.address] = Seen(fields, outputs)
         self.rests_on[step.address] = set(resource.needs)
         return {**step.record, "fields": fields, "outputs": outputs}
@@ -222,7 +230,9 @@ def test_every_resource_has_a_change_that_says_why(history: History) -> None:
     made = history.plan()
     addresses = [change.address for change in made.changes]
     old = {r.moved_from for r in history.desired.values()}
-    assert addresses == sorted({*history.desired, *(history.ledger.entries.keys() - old)} & set(_known(history)))
+    assert addresses == sorted(
+        {*history.desired, *(history.ledger.entries.keys() - old)} & set(_known(history))
+    )
     assert all(change.reason for change in made.changes)
     assert all(change.detail for change in made.changes if change.action in BLOCKED)
 
@@ -252,6 +262,7 @@ def test_nothing_protected_is_deleted(history: History) -> None:
         resource = history.desired.get(step.address)
         old = step.moved_from or step.address
         entry, own = history.ledger.entries[old], history.ledger.entries.get(step.address, Entry())
+        assert entry.record is not None
         protect = entry.record.protect or (resource is not None and resource.lifecycle.protect)
         assert not protect or entry.consent or own.consent
         assert not (resource is None and entry.record.retain), "retained, and deleted"
@@ -351,8 +362,13 @@ def test_a_key_tells_effects_apart(other: str) -> None:
         desired = {a: Resource(a, {"size": size}, owner=owner)}
         return plan(environment, desired, Ledger(environment), {a: live}, TRAITS).steps[0].key
 
-    changed = {"environment": "prod"}, {"live": Seen({"size": 5})}, {"size": 2}, {"owner": "ada"}
-    assert key(**dict(zip(["environment", "world", "spec", "metadata"], changed, strict=True))[other]) != key()
+    changed: dict[str, dict[str, Any]] = {
+        "environment": {"environment": "prod"},
+        "world": {"live": Seen({"size": 5})},
+        "spec": {"size": 2},
+        "metadata": {"owner": "ada"},
+    }
+    assert key(**changed[other]) != key()
 
 
 def test_chains_are_as_deep_as_you_like() -> None:

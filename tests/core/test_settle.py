@@ -29,7 +29,9 @@ def test_settle(path: Path) -> None:
     begun = _begun(case["begun"])
     entries = _entries(case, begun)
     observations = {A: observation(case["live"])} if "live" in case else {}
-    events = settle(Ledger("dev", 0, entries), observations, {"Thing": Traits(convergent=case.get("convergent", False))})
+    events = settle(
+        Ledger("dev", 0, entries), observations, {"Thing": Traits(convergent=case.get("convergent", False))}
+    )
     if case["expect"] == "in doubt":
         assert events == []
         return

@@ -108,20 +108,23 @@ class Run:
         )
 
     def log(self) -> list[Event]:
-        """The ledger's events, read from a copy: the recovery of what a death left is Gamma's."""
-        url = self.scenario.ledger(self.project)
-        if not url.startswith("sqlite:///"):
-            return events(Database(url), "dev")
-        aside = self.project / ".aside"
-        aside.mkdir()
-        for file in Path(url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
-            shutil.copy(file, aside)
+        """The ledger's events, of which its projection is the fold at any moment. Read from a copy:
+        the recovery of what a death left is Gamma's."""
+        url, aside = self.scenario.ledger(self.project), self.project / ".aside"
+        if url.startswith("sqlite:///"):
+            aside.mkdir()
+            for file in Path(url.removeprefix("sqlite:///")).parent.glob("ledger.db*"):
+                shutil.copy(file, aside)
+            url = f"sqlite:///{aside}/ledger.db"
+        database = Database(url)
         try:
-            return events(Database(f"sqlite:///{aside}/ledger.db"), "dev")
+            assert verify(database, "dev") == [], self.story
+            return events(database, "dev")
         finally:
-            shutil.rmtree(aside)
+            database.close()
+            shutil.rmtree(aside, ignore_errors=True)
 
-    def check_begun(self) -> None:
+    def check_death(self) -> None:
         """Law 1: whatever was asked for, and whatever happened, was written down before."""
         begun = {event.step for event in self.log() if event.type is Type.BEGUN}
         for _, what in calls(self.points()):
@@ -204,7 +207,7 @@ def check(scenario: Scenario, expected: Expected, deaths: Sequence[int | str]) -
             if done.code == 0:  # it ended before that point
                 break
             assert done.code == DEAD, f"{run.story}: {done.err}"
-            run.check_begun()
+            run.check_death()
         else:
             done = run.apply()
             assert done.code == 0, f"{run.story}\n{done.out}{done.err}"

@@ -17,7 +17,8 @@ from gamma_orch.testing.crash import LOG
 from gamma_orch.testing.thing import FAULTS
 from tests.cli.gamma import Warm, start, write
 from tests.crash.suite import WATCHED
-from tests.crash.test_interrupts import ENVIRONMENT, FILES, THINGS, done
+from tests.crash.test_interrupts import ENVIRONMENT, THINGS, done
+from tests.crash.things import FILES
 
 pytestmark = pytest.mark.crash
 

@@ -148,6 +148,34 @@ def test_a_number_in_the_pid_file_that_is_somebody_elses_now(server: EmbeddedPos
         other.kill()
 
 
+def test_a_start_that_was_left_half_way_is_waited_for(server: EmbeddedPostgres):
+    """Whoever began it was killed before the server took connections."""
+    at = server.start()
+    server.stop()
+    who, programs = server._prepare()
+    options = f"-p {at.port} -c listen_addresses={at.host} -c unix_socket_directories=''"
+    server._pg_ctl(who, programs, "start", "-W", "-l", str(server.log), "-o", options)
+    assert server.start() == at
+    assert query(at, "select 1") == "1"
+
+
+def test_the_children_of_a_killed_server_keep_others_out(server: EmbeddedPostgres):
+    """One is in the middle of something, and the number of its dead parent is somebody else's by now."""
+    server.start()
+    pid = pid_of(server)
+    children = psutil.Process(pid).children()
+    children[0].suspend()
+    os.kill(pid, signal.SIGKILL)
+    lines = (server.data / "postmaster.pid").read_text().splitlines()
+    (server.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    time.sleep(0.2)
+    server._remove_stale_pid()
+    assert (server.data / "postmaster.pid").exists()
+    children[0].resume()
+    server.start()
+    assert pid_of(server) not in (pid, os.getpid())
+
+
 def test_two_processes_that_start_it_at_once_get_one_server(folder: Path):
     code = (
         "from pathlib import Path; from gamma_orch.targets.embedded_postgres import EmbeddedPostgres;"
@@ -254,6 +282,7 @@ def test_under_a_folder_that_its_account_cannot_enter(folder: Path):
         server.destroy()
     assert not server.home.exists()
     assert list((folder / "dev").iterdir()) == []
+    assert not list(embedded_postgres.OUTSIDE.glob("*/postgres-main"))
 
 
 @pytest.fixture

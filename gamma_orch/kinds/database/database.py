@@ -16,11 +16,12 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, did_you_mean
 from gamma_orch.core.kind import Fields, Of, Traits
+from gamma_orch.core.leaves import encode, is_secret
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Permanent, Task
 from gamma_orch.core.resource import Resource
-from gamma_orch.kinds.database import catalog, connections, marks, settings, sql
-from gamma_orch.kinds.database.catalog import Catalog, SettingRow
+from gamma_orch.kinds.database import catalog, connections, marks, settings, settings_converge, sql
+from gamma_orch.kinds.database.catalog import Catalog
 from gamma_orch.kinds.database.passing import Place, World, check_stays, locate, passing, plain
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
@@ -29,9 +30,6 @@ from gamma_orch.targets import MissingDatabase, Targets
 
 if TYPE_CHECKING:
     from gamma_orch.targets.postgres import Postgres
-
-RELOAD_PATIENCE = 2.0  # seconds; pg_reload_conf returns before the server has read its files
-ROUNDS = 3  # set, restart, and then what an extension loaded by that restart brings
 
 
 class Pool(WrittenOut):
@@ -57,7 +55,7 @@ class DatabaseSpec(WrittenOut):
     """The name in PostgreSQL. Default: the resource's name, with - and . as _."""
     settings: dict[str, Item[str | int | float | bool]] = Field(default_factory=dict)
     """Settings of the server, as in postgresql.conf: 16MB, on, 200. What is not named here is left alone."""
-    extensions: list[Item[str]] = Field(default_factory=list)
+    extensions: list[str] = Field(default_factory=list)
     """Extensions that must exist in the database. Their versions are not managed."""
     connections: Connections = Field(default_factory=Connections)
     """How many connections are needed, checked against max_connections before anything runs."""
@@ -68,9 +66,14 @@ class DatabaseSpec(WrittenOut):
     @classmethod
     def _shape(cls, value: dict[str, Json]) -> dict[str, Json]:
         wrong = [text for name, given in value.items() if (text := settings.shape_error(name, given))]
+        wrong += [f"{name} cannot be a secret: whoever connects can read it" for name in _secret(value)]
         if wrong:
             raise ValueError("; ".join(wrong))
         return value
+
+
+def _secret(given: Mapping[str, Json]) -> list[str]:
+    return [name for name, value in given.items() if is_secret(encode(value))]
 
 
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
@@ -112,7 +115,7 @@ class DatabaseProvider:
             here = await catalog.read(postgres, fields["name"])
         await self._mark(postgres, task, here)
         async with postgres.lock("settings"):
-            await _converge_settings(postgres, task)
+            await settings_converge.converge(postgres, task)
         await _converge_extensions(postgres, task)
 
     async def delete(self, task: Task) -> None:
@@ -126,7 +129,9 @@ class DatabaseProvider:
         what = f"Database {name!r} on {postgres.title}"
         marks.check_deletable(here.databases.get(name), task, self._targets.environment, what)
         async with postgres.lock("settings"):
-            await _write_settings(postgres, {}, _released(fields, {}, here.settings))
+            await settings_converge.write(
+                postgres, {}, settings_converge.released_of(fields, {}, here.settings)
+            )
         postgres.forget(name)
         async with postgres.connection() as connection:
             await connection.execute(f"DROP DATABASE IF EXISTS {sql.ident(name)}")
@@ -154,7 +159,10 @@ class DatabaseProvider:
         # A database that is not there yet shares its server's settings all the same.
         known = here or await catalog.read(postgres, None)
         if one.wanted:
-            wrong = [settings.problem(key, value, known.settings) for key, value in _plain(one.wanted)]
+            wrong = [
+                settings.problem(key, value, known.settings)
+                for key, value in settings_converge.given(one.wanted)
+            ]
             if any(wrong):
                 raise Permanent(" ".join(text for text in wrong if text))
         if here is None:
@@ -172,7 +180,7 @@ class DatabaseProvider:
             "mark": marks.shown(here.databases[here.database], self._targets.environment),
             "server": postgres.name,
             "name": here.database,
-            "settings": _observed_settings(wanted, recorded, here.settings),
+            "settings": settings_converge.observed(wanted, recorded, here.settings),
             "extensions": {name: True for name in sorted(named) if name in here.extensions},
         }
         policy = (one.wanted if one.wanted is not None else recorded).get("allowRestart")
@@ -249,138 +257,6 @@ async def _read(postgres: "Postgres", name: str) -> Catalog | None:
         return await catalog.read(postgres, name)
     except MissingDatabase:
         return None
-
-
-def _plain(fields: Fields) -> Iterable[tuple[str, Json]]:
-    """The settings that are values by now, not leaves."""
-    return [
-        (key, value)
-        for key, value in fields.get("settings", {}).items()
-        if isinstance(value, (str, int, float, bool))
-    ]
-
-
-def _observed_settings(wanted: Fields, recorded: Fields, rows: Mapping[str, SettingRow]) -> dict[str, Json]:
-    """The named settings, each as it was written where that still means the same."""
-    asked, applied = dict(_plain(wanted)), dict(_plain(recorded))
-    found: dict[str, Json] = {}
-    for name in sorted({*wanted.get("settings", {}), *applied}):
-        row = settings.row_of(name, rows)
-        if row is None or (name not in wanted.get("settings", {}) and not row.altered):
-            continue
-        for value in (asked.get(name), applied.get(name)):
-            if value is not None and settings.same(value, row.setting, row, name):
-                found[name] = value
-                break
-        else:
-            found[name] = row.shown
-    return found
-
-
-def _released(recorded: Fields, wanted: Fields, rows: Mapping[str, SettingRow]) -> list[str]:
-    """The settings that Gamma set, that are no longer in the spec, and that nobody set otherwise since."""
-    return [
-        name
-        for name, value in _plain(recorded)
-        if name not in wanted.get("settings", {})
-        and (row := settings.row_of(name, rows)) is not None
-        and row.altered
-        and (settings.same(value, row.setting, row, name) or row.pending_restart)
-    ]
-
-
-async def _converge_settings(postgres: "Postgres", task: Task) -> None:
-    name = task.fields["name"]
-    for _ in range(ROUNDS):
-        rows = (await catalog.read(postgres, name)).settings
-        different = _different(task.fields, rows)
-        released = _released(task.recorded or {}, task.fields, rows)
-        if not different and not released:
-            return
-        wrong = [settings.problem(key, value, rows) for key, value in different.items()]
-        if any(wrong):
-            raise Permanent(" ".join(text for text in wrong if text))
-        # What an extension brings is known only once it is loaded: everything else goes first.
-        ready = {key: value for key, value in different.items() if settings.row_of(key, rows)} or different
-        await _write_settings(postgres, ready, released)
-        waiting = await _await_reload(postgres, name, ready, released)
-        if waiting:
-            await _restart(postgres, task, waiting)
-    rows = (await catalog.read(postgres, name)).settings
-    left = _different(task.fields, rows)
-    if left:
-        shown = ", ".join(
-            f"{key} (set by {row.source})" for key in left if (row := settings.row_of(key, rows))
-        )
-        raise Permanent(
-            f"On {postgres.title} settings do not take effect: {shown or ', '.join(left)}. "
-            "Something stronger than ALTER SYSTEM sets them (a role, a database, the command line), "
-            "or their extension is not loaded."
-        )
-
-
-def _different(fields: Fields, rows: Mapping[str, SettingRow]) -> dict[str, Json]:
-    return {
-        name: value
-        for name, value in _plain(fields)
-        if (row := settings.row_of(name, rows)) is None or not settings.same(value, row.setting, row, name)
-    }
-
-
-async def _write_settings(postgres: "Postgres", changed: Mapping[str, Json], released: Sequence[str]) -> None:
-    """ALTER SYSTEM refuses to run in a transaction, and several statements at once are one."""
-    if not changed and not released:
-        return
-    async with postgres.connection() as connection:
-        for name, value in changed.items():
-            text = settings.written(value)
-            parts = settings.items(text) if name.casefold() in settings.LISTS else [text]
-            values = ", ".join(sql.literal(part) for part in parts) or "''"
-            await connection.execute(f"ALTER SYSTEM SET {_name(name)} = {values}")
-        for name in released:
-            await connection.execute(f"ALTER SYSTEM RESET {_name(name)}")
-        await connection.execute("SELECT pg_reload_conf()")
-
-
-def _name(setting: str) -> str:
-    return ".".join(sql.ident(part) for part in setting.split("."))
-
-
-async def _await_reload(
-    postgres: "Postgres", database: str, changed: Mapping[str, Json], released: Sequence[str]
-) -> list[str]:
-    """Wait until the server has read its files. Gives the settings that wait for a restart."""
-    import asyncio
-
-    deadline = asyncio.get_running_loop().time() + RELOAD_PATIENCE
-    while True:
-        rows = (await catalog.read(postgres, database)).settings
-        known = {key: row for key in (*changed, *released) if (row := settings.row_of(key, rows))}
-        waiting = sorted(key for key, row in known.items() if row.pending_restart)
-        unread = [
-            key
-            for key, row in known.items()
-            if key not in waiting
-            and (not settings.same(changed[key], row.setting, row, key) if key in changed else row.altered)
-        ]
-        # A library that is preloaded brings settings that cannot be seen before the restart.
-        if not unread or asyncio.get_running_loop().time() > deadline:
-            return waiting
-        await asyncio.sleep(0.05)
-
-
-async def _restart(postgres: "Postgres", task: Task, waiting: Sequence[str]) -> None:
-    allowed = task.fields.get("allowRestart")
-    if allowed is None:
-        allowed = postgres.embedded
-    names = ", ".join(waiting)
-    if not allowed or not postgres.embedded:
-        whose = "its operator must restart it" if allowed else "restart it, or say `allowRestart: true`"
-        raise Permanent(
-            f"{names} was written, and takes effect when {postgres.title} is restarted: "
-            f"{whose}, then apply again."
-        )
-    await postgres.restart()
 
 
 async def _converge_extensions(postgres: "Postgres", task: Task) -> None:

@@ -16,7 +16,7 @@ from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Permanent, Task
 from gamma_orch.core.resource import Replace
-from gamma_orch.kinds.database import catalog, index_build, index_fields, marks, sql
+from gamma_orch.kinds.database import catalog, describing, index_build, index_fields, marks, sql
 from gamma_orch.kinds.database.catalog import Catalog, IndexRow
 from gamma_orch.kinds.database.passing import (
     Place,
@@ -28,10 +28,9 @@ from gamma_orch.kinds.database.passing import (
     passing,
     plain,
 )
-from gamma_orch.kinds.database.table import resource_of
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
-from gamma_orch.spec.model import Item, Names
+from gamma_orch.spec.model import Names
 from gamma_orch.targets import MissingDatabase, Targets
 
 if TYPE_CHECKING:
@@ -66,9 +65,9 @@ class IndexSpec(WrittenOut):
     """The table it is for."""
     name: str | None = None
     """The name in PostgreSQL. Default: the resource's name, with - and . as _."""
-    columns: list[Item[str | Key]] = Field(min_length=1)
+    columns: list[str | Key] = Field(min_length=1)
     """Its keys, in order: names of columns, or column/expression with order, nulls and opclass."""
-    include: list[Item[str]] = Field(default_factory=list)
+    include: list[str] = Field(default_factory=list)
     """Columns that are stored in the index and are no keys."""
     unique: bool = False
     """Whether no two rows may share their keys."""
@@ -78,7 +77,7 @@ class IndexSpec(WrittenOut):
     """A condition in SQL: only rows that keep it are in the index."""
     method: str = "btree"
     """btree, hash, gin, gist, brin, or that of an extension: hnsw."""
-    options: dict[str, Item[str | int | float | bool]] = Field(default_factory=dict, alias="with")
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict, alias="with")
     """Storage parameters: fillfactor: 90, m: 16."""
 
 
@@ -139,7 +138,7 @@ class IndexProvider:
         here = await catalog.read(self._targets.postgres(server), database)
         schema, _, index = name.rpartition(".")
         row = here.indexes.get((schema or "public", index))
-        return _described(row, here, self._targets.environment) if row else None
+        return describing.index(row, here, self._targets.environment) if row else None
 
     async def _look(self, one: Asked, world: World) -> Observation:
         found = locate(one, world, places, lambda here: self._find(one, here))
@@ -245,25 +244,6 @@ class IndexProvider:
             return {"server": place[0], "database": found.database, "schema": row.schema, "name": row.name}
 
         return marked_extras(found.indexes, "Index", self._targets.environment, fields)
-
-
-def _described(row: IndexRow, here: Catalog, environment: str) -> Json:
-    table = here.tables.get((row.schema, row.table))
-    fields = index_fields.plain_read(row, [{"with": row.options}])
-    usual = {
-        "method": "btree",
-        "unique": False,
-        "nullsNotDistinct": False,
-        "include": [],
-        "where": None,
-        "with": {},
-    }
-    return {
-        "table": resource_of(table.comment if table else None, "Table", row.table, environment),
-        "name": row.name,
-        "columns": fields["columns"],
-        **{name: fields[name] for name, value in usual.items() if fields[name] != value},
-    }
 
 
 KIND = Kind(

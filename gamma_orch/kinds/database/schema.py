@@ -8,7 +8,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Permanent, Task
-from gamma_orch.kinds.database import catalog, marks, sql
+from gamma_orch.kinds.database import catalog, describing, marks, sql
 from gamma_orch.kinds.database.catalog import Catalog, SchemaRow
 from gamma_orch.kinds.database.passing import (
     Place,
@@ -111,7 +111,7 @@ class SchemaProvider:
         here = await catalog.read(self._targets.postgres(server), database)
         if name not in here.schemas:
             return None
-        return {"database": database_resource(here, self._targets.environment), "name": name}
+        return {"database": describing.database(here, self._targets.environment), "name": name}
 
     async def _look(self, one: Asked, world: World) -> Observation:
         found = locate(one, world, places, lambda here: self._find(one, here))
@@ -136,12 +136,6 @@ class SchemaProvider:
             return {"server": place[0], "database": found.database, "name": row.name}
 
         return marked_extras(found.schemas, "Schema", self._targets.environment, fields)
-
-
-def database_resource(here: Catalog, environment: str) -> str:
-    """The name of the Database resource that a database stands for, for a described spec."""
-    mark = marks.shown(here.databases.get(here.database), environment) or ""
-    return mark.removeprefix("Database/") if mark.startswith("Database/") else here.database
 
 
 KIND = Kind(

@@ -6,7 +6,7 @@ anything is touched. Columns and constraints that no spec ever named are nobody'
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,7 +15,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Permanent, Task
-from gamma_orch.kinds.database import catalog, marks, sql, table_changes, table_fields
+from gamma_orch.kinds.database import agreement, catalog, describing, marks, sql, table_changes, table_fields
 from gamma_orch.kinds.database.catalog import Catalog, TableRow
 from gamma_orch.kinds.database.column_types import SERIAL, canonical
 from gamma_orch.kinds.database.passing import (
@@ -29,10 +29,9 @@ from gamma_orch.kinds.database.passing import (
     passing,
     plain,
 )
-from gamma_orch.kinds.database.schema import database_resource
 from gamma_orch.kinds.database.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
-from gamma_orch.spec.model import Item, Names
+from gamma_orch.spec.model import Names
 from gamma_orch.targets import MissingDatabase, Targets
 from gamma_orch.targets.postgres_errors import said
 
@@ -43,8 +42,6 @@ LOCK_TIMEOUT = "2s"  # how long readers and writers may queue behind us; the eng
 
 
 class Column(WrittenOut):
-    REFERS: ClassVar[frozenset[str]] = frozenset({"default"})
-
     type: str
     """A type of PostgreSQL's: text, bigint, numeric(10,2), timestamptz, uuid, vector(384)."""
     nullable: bool = False
@@ -100,7 +97,7 @@ class TableSpec(WrittenOut):
     """Sets of columns that no two rows share. For a big table in use, make an Index instead."""
     foreign_keys: list[ForeignKey] = Field(default_factory=list, alias="foreignKeys")
     """Columns that lead to rows of other tables."""
-    checks: dict[str, Item[str]] = Field(default_factory=dict)
+    checks: dict[str, str] = Field(default_factory=dict)
     """Conditions that every row keeps, by the name of the constraint."""
 
     @model_validator(mode="after")
@@ -111,6 +108,9 @@ class TableSpec(WrittenOut):
             unknown = [name for name in names if name not in self.columns]
             if unknown:
                 raise ValueError(f"{where} names {', '.join(unknown)}, which is none of the columns")
+        odd = [name for _, names in used for name in names if ", " in name]
+        if odd:
+            raise ValueError(f"{odd[0]!r} has a comma and a blank in it and cannot be part of a key here")
         empty = [name for name in self.primary_key if self.columns[name].nullable is True]
         if empty:
             raise ValueError(f"{', '.join(empty)} is in the primary key and cannot be nullable")
@@ -210,7 +210,7 @@ class TableProvider:
         here = await catalog.read(self._targets.postgres(server), database)
         schema, _, table = name.rpartition(".")
         row = here.tables.get((schema or "public", table))
-        return describe(row, here, self._targets.environment) if row else None
+        return describing.table(row, here, self._targets.environment) if row else None
 
     async def _look(self, one: Asked, world: World) -> Observation:
         found = locate(one, world, places, lambda here: self._find(one, here))
@@ -347,53 +347,6 @@ def _comment(fields: Fields, text: str) -> str:
     return sql.comment("TABLE", sql.qualified(fields["schema"], fields["name"]), text)
 
 
-def describe(row: TableRow, here: Catalog, environment: str) -> Json:
-    """A table as a spec."""
-    every: Fields = {
-        "columns": dict.fromkeys(row.columns),
-        "primaryKey": [],
-        "unique": {table_fields.together(one.columns): True for one in row.constraints if one.type == "u"},
-        "foreignKeys": {table_fields.together(one.columns): {} for one in row.constraints if one.type == "f"},
-        "checks": {one.name: "" for one in row.constraints if one.type == "c"},
-    }
-    fields = table_fields.plain_read(row, [every])
-    spec: dict[str, Json] = {"database": database_resource(here, environment), "name": row.name}
-    if row.schema != "public":
-        spec["schema"] = resource_of(here.schemas[row.schema].comment, "Schema", row.schema, environment)
-    spec["columns"] = {
-        name: {key: value for key, value in column.items() if value not in (None, False)}
-        for name, column in fields["columns"].items()
-    }
-    if fields.get("primaryKey"):
-        spec["primaryKey"] = fields["primaryKey"]
-    if fields["unique"]:
-        spec["unique"] = [key.split(", ") for key in fields["unique"]]
-    if fields["foreignKeys"]:
-        spec["foreignKeys"] = [
-            {
-                "columns": key.split(", "),
-                "references": resource_of(
-                    other.comment if (other := here.tables.get((one["schema"], one["table"]))) else None,
-                    "Table",
-                    one["table"],
-                    environment,
-                ),
-                "to": one["columns"],
-                "onDelete": one["onDelete"],
-            }
-            for key, one in fields["foreignKeys"].items()
-        ]
-    if fields["checks"]:
-        spec["checks"] = fields["checks"]
-    return spec
-
-
-def resource_of(comment: str | None, kind: str, name: str, environment: str) -> str:
-    """The resource that an object stands for: that of its mark, else one of the same name."""
-    mark = marks.shown(comment, environment) or ""
-    return mark.removeprefix(f"{kind}/") if mark.startswith(f"{kind}/") else name
-
-
 KIND = Kind(
     name="Table",
     family="database",
@@ -412,4 +365,5 @@ KIND = Kind(
         "database": "the database it is in",
         "server": "the target it is on",
     },
+    check=agreement.tables,
 )

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action, Reason, Verdict
 from gamma_orch.core.kind import Fields
+from gamma_orch.core.leaves import Ref, Secret, Template
 from gamma_orch.core.observation import Absent, Unreadable
 from gamma_orch.core.provider import Permanent
 from gamma_orch.core.resource import Resource
@@ -225,6 +226,7 @@ async def test_a_setting_that_keeps_the_server_down_is_taken_back(own_bench: Ben
         ({"random_page_cost": "5MB"}, "'5MB' is not a plain number."),
         ({"autovacuum": "maybe"}, "'maybe' is neither on nor off."),
         ({"wal_level": "logicle"}, "did you mean 'logical'? they are minimal, replica, logical."),
+        ({"port": 5555}, "has no effect: the server was started with port="),
         ({"block_size": 8192}, "cannot be set; PostgreSQL only reports it."),
     ],
 )
@@ -252,6 +254,18 @@ def test_a_misspelt_setting_needs_no_server(settings: dict[str, str], said: str)
     with pytest.raises(ValidationError) as error:
         DatabaseSpec.model_validate({"settings": settings})
     assert said in str(error.value)
+
+
+def test_a_setting_is_no_secret_and_a_name_is_written_out():
+    secret = Secret("db", "d1")
+    for value in (secret, Template(("a ", secret))):
+        with pytest.raises(ValidationError, match="cluster_name cannot be a secret"):
+            DatabaseSpec.model_validate({"settings": {"cluster_name": value}})
+    reference = Ref(Address("Table", "x"), "name")
+    DatabaseSpec.model_validate({"settings": {"cluster_name": reference}})
+    for field in ("name", "server", "settings", "extensions", "allowRestart"):
+        with pytest.raises(ValidationError, match="must be written out here"):
+            DatabaseSpec.model_validate({field: reference})
 
 
 def test_good_settings_pass():

@@ -11,7 +11,8 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action, Reason, Verdict
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.database import scram
-from gamma_orch.kinds.database.role import RoleProvider, RoleSpec
+from gamma_orch.kinds.database.role import RoleProvider
+from gamma_orch.kinds.database.role_spec import RoleSpec
 from tests.kinds.database.bench import ACCOUNTS, Bench
 
 ACL = """select coalesce(string_agg(privilege_type, ' ' order by privilege_type), '')

@@ -350,6 +350,7 @@ async def test_what_cannot_be_compared_is_unreadable_and_spoils_no_other(bench: 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
+        ({"columns": {"a, b": {"type": "int"}}, "unique": [["a, b"]]}, "has a comma and a blank"),
         ({"columns": {"a": {"type": "serial"}}}, "say `type: integer` and `identity: always`"),
         (
             {"columns": {"a": {"type": "int"}}, "primaryKey": ["b"]},

@@ -1,0 +1,41 @@
+"""A bench for each test, on a ledger whose tables are there already: making them takes longer than
+most tests."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gamma_orch.engine import execute
+from gamma_orch.store.database import Database
+from tests.engine.bench import Bench
+from tests.targets.coroutines import pytest_pyfunc_call  # noqa: F401 - a hook: tests may be coroutines
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's settings comes in, and nobody waits before trying again."""
+    for name in list(os.environ):
+        if name.startswith("GAMMA_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(execute, "FIRST_WAIT", 0.0)
+
+
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    database = Database(f"sqlite:///{path}")
+    with database.transaction():
+        pass
+    database.close()
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path: Path, empty_ledger: Path) -> Iterator[Bench]:
+    shutil.copy(empty_ledger, tmp_path / "ledger.db")
+    database = Database(f"sqlite:///{tmp_path}/ledger.db")
+    yield Bench(tmp_path, database)
+    database.close()
