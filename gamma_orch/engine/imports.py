@@ -8,7 +8,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import GammaError, Permanent
 from gamma_orch.engine.converge import Site
 
-FORMS = "DATABASE for a database, DATABASE/NAME for what is in it, SERVER/DATABASE/NAME on another target than main"
+FORMS = "DATABASE, DATABASE/NAME for what is in it, or SERVER/DATABASE/NAME on another target than main"
 
 
 async def describe(site: Site, address: Address, what: str) -> Json:

@@ -5,7 +5,7 @@ patch; metadata as a whole is checked only after patches, by the model `Metadata
 """
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -203,6 +203,25 @@ def _bad_name(name: Json) -> Fault:
     )  # fmt: skip
 
 
+def _ignored(texts: Sequence[str], at: Path, said: list[Fault]) -> list[str]:
+    """The paths of `lifecycle.ignore`, in their one spelling."""
+    ignored = []
+    for index, text in enumerate(texts):
+        try:
+            path = inside_spec(parse_path(text))
+        except ValueError as error:
+            hint = 'for example columns.email or labels["a.b"]'
+            said.append(Fault(Code.PATH, str(error), (*at, index), hint))
+            continue
+        whole = path[: next((i for i, part in enumerate(path) if type(part) is int), None)]
+        if whole == path:
+            ignored.append(written(path))
+        else:
+            message = f"{quoted(text)} leads into a list, and a list is compared as a whole."
+            said.append(Fault(Code.PATH, message, (*at, index), f"ignore all of it: {written(whole)}"))
+    return ignored
+
+
 def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
     """Metadata after patches and expressions -> what it says. Faults are relative to the document."""
     if len(metadata) == 1:  # the name alone, which is checked already
@@ -229,20 +248,7 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
             depends_on.append((index, Address.parse(text)))
         except ValueError:
             said.append(_bad_address(text, (*at, "dependsOn", index)))
-    ignored = []
-    for index, text in enumerate(model.lifecycle.ignore):
-        path = (*at, "lifecycle", "ignore", index)
-        try:
-            found_path = inside_spec(parse_path(text))
-        except ValueError as error:
-            said.append(Fault(Code.PATH, str(error), path, 'for example columns.email or labels["a.b"]'))
-            continue
-        whole = found_path[: next((i for i, part in enumerate(found_path) if type(part) is int), None)]
-        if whole != found_path:
-            message = f"{quoted(text)} leads into a list, and a list is compared as a whole."
-            said.append(Fault(Code.PATH, message, path, f"ignore all of it: {written(whole)}"))
-            continue
-        ignored.append(written(found_path))
+    ignored = _ignored(model.lifecycle.ignore, (*at, "lifecycle", "ignore"), said)
     moved_from = None
     if model.moved is not None:
         path = (*at, "moved", "from")

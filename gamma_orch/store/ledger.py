@@ -88,6 +88,8 @@ def verify(database: Database, environment: str) -> list[str]:
     if [event.seq for event in log] != list(range(1, last + 1)):
         wrong.append(f"the log has gaps: it should count from 1 to {last}")
     folded = fold(Ledger(environment), log)
+    if folded.state != stored.state:
+        wrong.append(f"the state stands at {stored.state}, and the log says {folded.state}")
     addresses = sorted({*folded.entries, *stored.entries})
     differ = [a for a in addresses if folded.entries.get(a) != stored.entries.get(a)]
     return wrong + [f"{address}: the projection differs from the log" for address in differ]

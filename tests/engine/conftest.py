@@ -12,6 +12,7 @@ from gamma_orch.engine import execute
 from gamma_orch.store.database import Database
 from tests.engine.bench import Bench
 from tests.targets.coroutines import pytest_pyfunc_call  # noqa: F401 - a hook: tests may be coroutines
+from tests.targets.folders import open_folder
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +35,9 @@ def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, empty_ledger: Path) -> Iterator[Bench]:
-    shutil.copy(empty_ledger, tmp_path / "ledger.db")
-    database = Database(f"sqlite:///{tmp_path}/ledger.db")
-    yield Bench(tmp_path, database)
-    database.close()
+def bench(empty_ledger: Path) -> Iterator[Bench]:
+    with open_folder() as folder:  # in memory: a commit need not wait for a disk here
+        shutil.copy(empty_ledger, folder / "ledger.db")
+        database = Database(f"sqlite:///{folder}/ledger.db")
+        yield Bench(folder, database)
+        database.close()

@@ -10,8 +10,10 @@ import pytest
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.admit import Ground
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.change import Action, Reason
 from gamma_orch.core.event import Event, Type
+from gamma_orch.core.kind import Fields, Of
 from gamma_orch.core.observation import Unreadable
 from gamma_orch.core.provider import Permanent, Task
 from gamma_orch.core.resource import Lifecycle
@@ -20,7 +22,7 @@ from gamma_orch.engine.converge import author
 from gamma_orch.store import lease as leases
 from gamma_orch.store.errors import LeaseHeld, StoreError
 from gamma_orch.store.ledger import Log, released, verify
-from tests.engine.bench import Bench, item, statuses
+from tests.engine.bench import TRAITS, Bench, item, statuses
 from tests.world.memory import Killed
 
 # -- a saved plan --------------------------------------------------------------------------------
@@ -395,7 +397,11 @@ async def test_another_environment_is_no_hindrance(bench: Bench):
 
 async def test_the_lease_is_given_back_after_an_error_of_the_survey(bench: Bench):
     bench.want("a")
-    bench.rules(replace(bench.kinds["Item"].traits, normalise=lambda *_: 1 / 0))
+
+    def broken(address: Address, spec: Json, of: Of) -> Fields:
+        raise ZeroDivisionError
+
+    bench.rules(replace(TRAITS, normalise=broken))
     with pytest.raises(ZeroDivisionError):
         await bench.apply()
     assert bench.holder() == ""

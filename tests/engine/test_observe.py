@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -48,7 +48,10 @@ class Answers:
 
 
 def world(**providers: Answers) -> World:
-    kinds = {name: kind(lambda targets, p=p: p, name) for name, p in providers.items()}
+    def opening(provider: Answers) -> Callable[[Any], Answers]:
+        return lambda targets: provider
+
+    kinds = {name: kind(opening(provider), name) for name, provider in providers.items()}
     return World(kinds.get, Limits())  # type: ignore[arg-type]
 
 

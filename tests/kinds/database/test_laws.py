@@ -93,15 +93,17 @@ GIVEN = [
 def parents(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Address, Fields]:
     """A database and a table on each target, for all tests of this module."""
     declared = {name: {"type": "postgres", "url": server_url} for name in ("main", "other")}
-    bench = Bench(declared, tmp_path_factory.mktemp("state"), f"laws{os.getpid()}", "laws")
+    bench = Bench(declared, tmp_path_factory.mktemp("state"), f"laws{os.getpid()}", f"laws{os.getpid()}")
 
     async def prepare() -> None:
-        for target in declared:
-            name = f"{bench.name}_{target}"
-            await bench.apply(f"Database/{target}-db", {"server": target, "name": name})
-            table = {**ACCOUNTS, "database": f"{target}-db", "name": "parent"}
-            await bench.apply(f"Table/{target}-table", table)
-        await bench.aclose()
+        try:
+            for target in declared:
+                name = f"{bench.name}_{target}"
+                await bench.apply(f"Database/{target}-db", {"server": target, "name": name})
+                table = {**ACCOUNTS, "database": f"{target}-db", "name": "parent"}
+                await bench.apply(f"Table/{target}-table", table)
+        finally:
+            await bench.aclose()
 
     asyncio.run(prepare())
     return bench.wanted
