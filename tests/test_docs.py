@@ -21,6 +21,8 @@ def documents(page: Path) -> list[Any]:
 
 @names
 def test_specs_are_valid(page: Path) -> None:
+    if page.name == "language.md":
+        pytest.skip("its examples show patches and a made-up kind; tests/spec/test_docs.py checks them")
     kinds = registry("")
     for document in documents(page):
         if isinstance(document, dict) and "kind" in document:

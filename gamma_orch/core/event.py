@@ -17,7 +17,7 @@ class Type(StrEnum):
     BEGUN = "begun"  # an effect may now happen
     DONE = "done"  # it happened, and was read back
     FAILED = "failed"  # it did not happen, or not as planned
-    RELEASED = "released"  # every step of a plan is done
+    RELEASED = "released"  # every step of a plan is done, and nothing was held back
     REJECTED = "rejected"
     EVIDENCE = "evidence"
     REVOKED = "revoked"

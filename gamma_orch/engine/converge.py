@@ -100,7 +100,8 @@ async def apply(
             results = await execution.run()
         finally:
             watch.cancel()
-        if all(result.status is Status.DONE for result in results):
+        held_back = any(change.action in (Action.REFUSE, Action.WAIT) for change in found.plan.changes)
+        if not held_back and all(result.status is Status.DONE for result in results):
             await journal.append(Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit}))
         return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
 

@@ -7,8 +7,9 @@ read back; Done. Each of those is a place where the process may be killed, and f
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.admit import admit_step
@@ -16,6 +17,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.compare import left_alone
 from gamma_orch.core.diagnostic import written
 from gamma_orch.core.event import Event, Type
+from gamma_orch.core.fingerprint import in_order
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.leaves import Ref, encode, replace_leaves
 from gamma_orch.core.observation import Absent, Observation, Seen, Unreadable
@@ -31,12 +33,19 @@ from gamma_orch.engine.world import World
 from gamma_orch.store.errors import StoreError
 
 ATTEMPTS = 6  # of one effect; with the waits below, at most about a minute
-FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0  # seconds
+READS = 5  # of one address that cannot be read
+FIRST_WAIT, LONGEST_WAIT, LONGEST = 0.5, 20.0, 90.0  # seconds: between two tries, and altogether
 ALTOGETHER = 16  # steps at once over all targets
+T = TypeVar("T")
+
 _LEDGER_ONLY = frozenset({Opcode.RECORD, Opcode.FORGET})
 
 
 _Running = asyncio.Task[tuple[StepResult, list[Event]]]
+
+
+class _NotRead(Temporary):
+    """An address could not be read this time."""
 
 
 class Refused(GammaError):
@@ -55,11 +64,16 @@ class Execution:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _fields: dict[Address, Fields] = field(default_factory=dict)  # final, leaves still leaves
     _touched: frozenset[Address] = frozenset()
+    _open: set[Address] = field(default_factory=set)  # whose fields the planner, too, made anew
     _limits: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _all: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ALTOGETHER))
 
     def __post_init__(self) -> None:
         self._touched = frozenset(step.address for step in self.plan.steps)
+        for address in in_order(self.survey.desired):
+            resource = self.survey.desired[address]
+            if resource.has_leaves or not self._open.isdisjoint(resource.needs):
+                self._open.add(address)
 
     @property
     def plan(self) -> Plan:
@@ -125,7 +139,7 @@ class Execution:
             return result, events
 
     async def _carry_out(self, step: Step, started: float) -> list[Event]:
-        live = await self._look(step)
+        live = await self._read(step, step.planned)
         if refusals := admit_step(step, live):
             raise Refused("; ".join(refusal.message for refusal in refusals))
         fields = self._final(step, live)
@@ -142,12 +156,18 @@ class Execution:
         return begun + done
 
     async def _effect(self, step: Step, task: Task) -> None:
-        """The effect, retried with full-jitter backoff while it fails temporarily."""
+        provider = self.world.provider(step.address.kind)
+        act = provider.delete if step.opcode is Opcode.DELETE else provider.apply
+        await self._patiently(step, ATTEMPTS, lambda: act(task))
+
+    async def _patiently(self, step: Step, attempts: int, call: Callable[[], Awaitable[T]]) -> T:
+        """Call again, with full-jitter backoff, while it fails temporarily; then raise what it raised."""
         from tenacity import (
             AsyncRetrying,
             RetryCallState,
             retry_if_exception_type,
             stop_after_attempt,
+            stop_after_delay,
             wait_random_exponential,
         )
 
@@ -156,28 +176,35 @@ class Execution:
             wait = state.next_action.sleep if state.next_action else 0.0
             self.watcher.retrying(step, str(error), wait)
 
-        provider = self.world.provider(step.address.kind)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Temporary),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(attempts) | stop_after_delay(LONGEST),
             wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
             before_sleep=tell,
             reraise=True,
         ):
             with attempt:
-                if step.opcode is Opcode.DELETE:
-                    await provider.delete(task)
-                else:
-                    await provider.apply(task)
+                return await call()
+        raise AssertionError  # reraise: the last attempt returned or raised
 
-    async def _look(self, step: Step) -> Observation:
-        found = await self.world.observe([self._asked(step, step.planned)])
-        return found[step.address]
+    async def _read(self, step: Step, wanted: Fields | None) -> Observation:
+        """What is there now. One that cannot be read is asked again for a while: a server that a
+        neighbour's setting restarts is back in a second."""
+
+        async def once() -> Observation:
+            found = (await self.world.observe([self._asked(step, wanted)]))[step.address]
+            if isinstance(found, Unreadable):
+                raise _NotRead(found.error)
+            return found
+
+        try:
+            return await self._patiently(step, READS, once)
+        except _NotRead as error:
+            return Unreadable(str(error))
 
     async def _read_back(self, step: Step, fields: Fields) -> Observation:
         """The world after the effect; raises Permanent where it is not what was planned."""
-        found = await self.world.observe([self._asked(step, fields or None)])
-        live = found[step.address]
+        live = await self._read(step, fields or None)
         match live:
             case Unreadable(error):
                 raise Permanent(f"It was applied, and then could not be read back: {error}")
@@ -213,9 +240,10 @@ class Execution:
         return fields
 
     def _resolved(self, address: Address, live: Observation | None) -> Fields:
-        resource = self.survey.desired[address]
-        spec = replace_leaves(resource.spec, self._value) if resource.has_leaves else resource.spec
-        fields = self.survey.traits[address.kind].normalise(address, spec, self._of)
+        resource, fields = self.survey.desired[address], self.survey.wanted[address]
+        if address in self._open:
+            spec = replace_leaves(resource.spec, self._value)
+            fields = self.survey.traits[address.kind].normalise(address, spec, self._of)
         if resource.lifecycle.ignore and isinstance(live, Seen):
             return left_alone(fields, live.fields, resource.lifecycle)
         return fields

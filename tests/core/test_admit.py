@@ -77,6 +77,8 @@ def test_any_difference_in_the_world_is_refused(history: History, what: str, dat
     assert refusal.address == step.address
     assert refusal.ground is (Ground.UNREADABLE if what in ("unreadable", "missing") else Ground.WORLD_MOVED)
     assert str(step.address) in refusal.message
+    why = {"unreadable": "no route", "missing": "it was not observed"}
+    assert why.get(what, "changed since the plan was made") in refusal.message
 
 
 @given(histories())
@@ -99,7 +101,9 @@ def test_refusals_are_said_all_at_once() -> None:
     assert "stood at 3, and it stands at 7" in moved[0].message
     assert "aaaaaaaaaaaa, and this is bbbbbbbbbbbb" in moved[1].message
     (out_of_git,) = admit(plan, Now(3, "", "d"))
-    assert "this is no commit" in out_of_git.message
+    assert "from aaaaaaaaaaaa, and this is no commit" in out_of_git.message
+    (into_git,) = admit(replace(plan, commit=""), Now(3, "b" * 40, "d"))
+    assert "from no commit, and this is bbbbbbbbbbbb" in into_git.message
 
 
 PASSED = Evidence("accuracy", "digest", "dev", 0.9, "", Judgement.PASSED, "suite", "2026-01-02", "2026-02-01")

@@ -144,6 +144,21 @@ def test_the_input_stays_as_it_was() -> None:
     assert wanted == {"a": {"b": 1}, "c": 2}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "live", "left"),
+    [
+        ({"a": {"b": 1}}, {}, {"a": {}}),
+        ({}, {"a": {"b": 5}}, {"a": {"b": 5}}),
+        ({}, {"a": {"c": 5}}, {}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 5, "c": 6}}, {"a": {"b": 5, "c": 2}}),
+        ({"a": {}}, {"a": {"b": None}}, {"a": {"b": None}}),
+    ],
+)
+def test_a_path_that_is_there_on_one_side(wanted, live, left) -> None:
+    """Gone where it is gone in the world, there where it is there; no empty map comes of it."""
+    assert left_alone(wanted, live, ignoring("a.b")) == left
+
+
 def test_ignoring_everything() -> None:
     """`spec` is all of it."""
     assert left_alone({"a": 1}, {"b": 2}, ignoring("spec")) == {"b": 2}

@@ -116,6 +116,15 @@ def test_what_was_skipped_never_starts(run: tuple[Plan, list[Event]]) -> None:
         skipped |= {s.index for s in made.steps if frontier.phase[s.index] is Phase.SKIPPED}
 
 
+@pytest.mark.parametrize(("kind", "phase"), [(Type.BEGUN, Phase.RUNNING), (Type.DONE, Phase.DONE)])
+def test_what_has_begun_is_not_skipped_any_more(kind: Type, phase: Phase) -> None:
+    """A failure that is told late does not undo what happened."""
+    frontier = Frontier(plan([(), (0,), (1,)]))
+    frontier.feed(Event(kind, plan="p", step="key1"))
+    frontier.feed(Event(Type.FAILED, plan="p", step="key0"))
+    assert frontier.phase == [Phase.FAILED, phase, Phase.PENDING]
+
+
 @pytest.mark.parametrize("end", [Type.DONE, Type.FAILED])
 def test_a_step_said_twice_counts_once(end: Type) -> None:
     """Law 2: one parent done twice is not two parents done."""

@@ -98,6 +98,13 @@ def test_packed_references(repo: Path):
     assert commit_of(repo) == second
 
 
+def test_a_branch_that_begins_like_a_packed_one(repo: Path):
+    commit(repo, "1")
+    git(repo, "pack-refs", "--all")
+    git(repo, "checkout", "-q", "--orphan", "mai")
+    assert commit_of(repo) == ""
+
+
 def test_a_worktree(repo: Path, tmp_path: Path):
     commit(repo, "1")
     tree = tmp_path / "tree"

@@ -1,6 +1,7 @@
 """One plan carried out: who runs when, what is retried, what is believed, and what is written down."""
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -498,6 +499,28 @@ async def test_an_equal_value_does_not_hide_a_changed_parent(bench: Bench):
     assert bench.place.effects == [("update", "a"), ("update", "b")]
 
 
+async def test_a_kind_that_derives_no_more_is_not_applied_for_it(bench: Bench):
+    bench.rules(replace(TRAITS, derives=True))
+    chain(bench, "1")
+    await bench.made()
+    bench.rules(TRAITS)
+    chain(bench, "2")
+    await bench.apply()
+    assert bench.place.effects == [("update", "a")]
+
+
+async def test_an_equal_value_does_not_hide_another_secret(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """Which cannot be read back: what is there looks as wanted."""
+    for name, value in (("pw1", "old"), ("pw2", "new")):
+        monkeypatch.setenv(name, value)
+        chain(bench, value)
+        secret = bench.secret(name, SecretSource(env=name))
+        bench.want("b", upstream=Ref(item("a"), "id"), password=secret)
+        await bench.apply()
+    assert bench.place.effects[2:] == [("update", "a"), ("update", "b")]
+    assert bench.place.secrets["b"] == {"password": "new"}
+
+
 async def test_an_output_that_does_not_come(bench: Bench):
     bench.want("a")
     bench.want("b", upstream=Ref(item("a"), "colour"))
@@ -535,6 +558,36 @@ async def test_what_is_copied_from_a_parent_that_changes_is_its_new_value(bench:
     await bench.apply()
     assert bench.place.objects["c"]["copied"] == "id-1"
     assert (await bench.look()).steps == ()
+
+
+async def test_what_is_copied_from_a_parent_that_is_partly_ignored_is_as_planned(bench: Bench):
+    bench.want("b", value="1", lifecycle=Lifecycle(ignore=("spec.value",)))
+    await bench.made()
+    bench.place.objects["b"]["value"] = "theirs"
+    bench.want("c", copies="b")
+    plan = await bench.look()
+    await bench.apply()
+    assert bench.record("c").fields == plan.steps[0].planned
+    assert (await bench.look()).steps == ()
+
+
+async def test_a_chain_of_parents_that_stay_may_be_long(bench: Bench):
+    bench.want("n0", value="1")
+    for n in range(1, 400):
+        bench.want(f"n{n}", copies=f"n{n - 1}")
+    for name in (address.name for address in bench.desired):
+        bench.place.put(name, **as_wanted(bench, name))
+    await bench.made()
+    bench.want("last", copies="n399")
+    assert statuses(await bench.apply()) == {"last": "done"}
+
+
+def as_wanted(bench: Bench, name: str) -> dict[str, str | None]:
+    """As they are wanted, so that they only have to be adopted."""
+    spec = dict(bench.desired[item(name)].spec)
+    if "copies" in spec:
+        spec["copied"] = bench.desired[item(spec["copies"])].spec.get("value")
+    return spec
 
 
 # -- what a provider gets, and what is written down ----------------------------------------------
@@ -655,6 +708,9 @@ async def test_replacing(bench: Bench, order: Replace, effects: list[tuple[str, 
     assert bench.place.effects == effects
     assert bench.place.objects["a"]["fixed"] == "y"
     assert bench.record("a").outputs == {"id": "id-2"}
+    begun = [e for e in bench.log() if e.type is Type.BEGUN][-1]
+    found = {"name": "a", "fixed": "x"} if order is Replace.CREATE_FIRST else None
+    assert begun.data["before"] == found, "what it found at its turn"
 
 
 # -- stopping ------------------------------------------------------------------------------------
@@ -773,16 +829,20 @@ async def test_a_renewal_that_finds_the_lease_lost_stops_the_run(
     monkeypatch.setattr(converge, "RENEW_SECONDS", 0.01)
     bench.limits.limits = {"db": 1}
     stop = asyncio.Event()
+    stopped: list[bool] = []
 
     async def work(task: Task) -> None:
         await take_over(bench)
-        await asyncio.wait_for(stop.wait(), 10)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 5)
+        stopped.append(stop.is_set())
 
     bench.want("a", target="db")
     bench.want("b", target="db")
     bench.place.before["a"] = work
     with pytest.raises(LeaseLost):
         await bench.apply(stop=stop)
+    assert stopped == [True], "it went on until it had something to write"
     assert bench.place.touched("b") == []
 
 
@@ -866,3 +926,16 @@ async def test_a_silent_watcher_takes_everything(bench: Bench):
     bench.want("b", needs=["a"])
     bench.place.fails["a"] = [Temporary("Busy."), Permanent("No.")]
     assert statuses(await bench.apply(watcher=Silent())) == {"a": "failed", "b": "skipped"}
+
+
+async def test_a_read_that_fails_for_a_moment_is_made_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the effect and after it: a server that restarts under a step fails nobody."""
+    monkeypatch.setattr(execute, "READS", 3)
+    bench.want("a", value="1", size=1)
+    away = Unreadable("restarting")
+    seen = Seen({"name": "a", "value": "1", "size": 1}, {"id": "id-1"})
+    bench.place.reads["a"] = [ABSENT, away, away, ABSENT, away, seen]
+    assert statuses(await bench.apply()) == {"a": "done"}
+    assert len(bench.place.tasks) == 1
