@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written(sealed: Path) -> None:
     write_needed = unprivileged(sealed, "apply", "--yes")
     clear(write_needed, str(sealed), "ermission")
     assert unprivileged(sealed, "history").out == "Nothing was ever applied to dev.\n"
-    clear(unprivileged(sealed, "plan"), "ermission")  # its secret needs a key for digests
+    assert unprivileged(sealed, "plan").code == 2
 
 
 def test_looking_at_specs_needs_no_writing(sealed: Path) -> None:
