@@ -290,6 +290,19 @@ async def test_a_plan_of_which_a_part_failed_is_not(bench: Bench):
     assert bench.written()[-1] == "released"
 
 
+async def test_a_plan_of_which_a_part_is_held_back_is_not(bench: Bench):
+    """A refused one, and one that waits for it: what could be done was done, and that is not all."""
+    bench.want("a")
+    bench.want("b", needs=["a"])
+    bench.want("c")
+    bench.place.reads["a"] = [Unreadable("no route")]
+    outcome = await bench.apply()
+    assert statuses(outcome) == {"c": "done"}
+    assert "released" not in bench.written()
+    assert statuses(await bench.apply()) == {"a": "done", "b": "done"}
+    assert bench.written()[-1] == "released"
+
+
 async def test_a_plan_that_was_stopped_is_not(bench: Bench):
     stop = asyncio.Event()
 

@@ -939,3 +939,19 @@ async def test_a_read_that_fails_for_a_moment_is_made_again(
     bench.place.reads["a"] = [ABSENT, away, away, ABSENT, away, seen]
     assert statuses(await bench.apply()) == {"a": "done"}
     assert len(bench.place.tasks) == 1
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the effect", "after it"])
+async def test_reading_again_has_an_end_and_the_watcher_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, before: bool
+):
+    monkeypatch.setattr(execute, "READS", 3)
+    bench.want("a")
+    away = [Unreadable(f"away {n}") for n in range(9)]
+    bench.place.reads["a"] = [ABSENT, *away] if before else [ABSENT, ABSENT, *away]
+    outcome = await bench.apply()
+    says = "Item/a cannot be read now" if before else "It was applied, and then could not be read back"
+    assert errors(outcome) == {"a": f"{says}: away 2"}
+    assert [error for _, error, _ in bench.told.retries] == ["away 0", "away 1"]
+    assert len(bench.place.reads["a"]) == 6
+    assert len(bench.place.tasks) == (0 if before else 1), "the effect is not made again for a read"

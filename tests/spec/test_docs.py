@@ -15,7 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_every_code_is_on_the_page_with_its_meaning() -> None:
     page = (DOCS / "diagnostics.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (GAM\d{3}) \| (.+?) \| (.+) \|$", page, flags=re.MULTILINE)
-    assert [(code, meaning) for code, meaning, _ in rows] == [(code.value, code.meaning) for code in Code]
+    own = [(code, meaning) for code, meaning, _ in rows if code < "GAM600"]
+    assert own == [(code.value, code.meaning) for code in Code]
     assert all(advice.strip().endswith(".") for _, _, advice in rows)
 
 
