@@ -12,8 +12,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.evidence import Evidence, Gate
 from gamma_orch.core.observation import Observation, Unreadable, observed_digest
 from gamma_orch.core.plan import Plan, Step
-
-_UNREAD = observed_digest(Unreadable(""))
+from gamma_orch.core.provider import Opcode
 
 
 class Ground(StrEnum):
@@ -75,9 +74,9 @@ def admit(plan: Plan, now: Now) -> list[Refusal]:
 
 
 def admit_step(step: Step, observation: Observation | None) -> list[Refusal]:
-    """Whether the world still is what the step was planned on."""
-    if step.expects == _UNREAD:
-        return []  # to forget what is retained needs no look
+    """Whether the world still is what the step was planned on. Forgetting does not touch it."""
+    if step.opcode is Opcode.FORGET:
+        return []
     if observation is None or isinstance(observation, Unreadable):
         why = observation.error if observation else "it was not observed"
         return [Refusal(Ground.UNREADABLE, f"{step.address} cannot be read now: {why}", step.address)]

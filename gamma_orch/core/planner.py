@@ -442,7 +442,7 @@ def _lay_out_deletions(draft: _Draft, steps: list[Step], unmakes: dict[Address, 
         stack = [root]
         while stack:
             top = stack[-1]
-            waiting = [child for child in below.get(top, ()) if child not in seen and child in going]
+            waiting = [child for child in below.get(top, ()) if child not in seen]
             if top in seen:
                 stack.pop()
             elif waiting:

@@ -27,7 +27,7 @@ from gamma_orch.store import lease as leases
 from gamma_orch.store.database import Database
 from gamma_orch.store.errors import LeaseLost, StoreError
 from gamma_orch.store.lease import Lease
-from gamma_orch.store.ledger import Log, present
+from gamma_orch.store.ledger import Log, present, released
 
 RENEW_SECONDS = leases.SECONDS / 3
 
@@ -81,6 +81,7 @@ async def apply(
     from gamma_orch.engine.journal import Journal
 
     watcher = watcher or Silent()
+    site.secrets.require_digests()
     async with _held(site, purpose) as (log, lost), Journal(log, site.now) as journal:
         if consents:
             await journal.append(*[_consent(address) for address in consents])
@@ -90,7 +91,12 @@ async def apply(
         if found.settled:
             await journal.append(*found.settled)
         watcher.planned(found.plan)
+        held_back = any(change.action in (Action.REFUSE, Action.WAIT) for change in found.plan.changes)
+        release = Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit})
         if not found.plan.steps:
+            # Nothing to do, and that may be news: another commit, or the end of a run that was cut off.
+            if not held_back and (found.settled or released(site.database, site.environment) != site.commit):
+                await journal.append(release)
             return Outcome(found.plan, settled=found.settled)
         await journal.append(_planned(found.plan, purpose))
         stop = stop or asyncio.Event()
@@ -100,9 +106,8 @@ async def apply(
             results = await execution.run()
         finally:
             watch.cancel()
-        held_back = any(change.action in (Action.REFUSE, Action.WAIT) for change in found.plan.changes)
         if not held_back and all(result.status is Status.DONE for result in results):
-            await journal.append(Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit}))
+            await journal.append(release)
         return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
 
 

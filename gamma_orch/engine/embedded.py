@@ -34,7 +34,7 @@ def stop(state: Path, environment: str) -> Iterator[str]:
 
 
 def forget(state: Path, environment: str) -> Iterator[str]:
-    """Delete the servers' data, the secrets and the ledger's part of one environment."""
+    """Delete the servers' data and the generated secrets of one environment. The ledger stays."""
     for server in servers(state, environment):
         server.destroy()
     shutil.rmtree(state / environment, ignore_errors=True)

@@ -20,7 +20,7 @@ from gamma_orch.core.event import Event, Type
 from gamma_orch.core.fingerprint import in_order
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.leaves import Ref, encode, replace_leaves
-from gamma_orch.core.observation import Absent, Observation, Seen, Unreadable
+from gamma_orch.core.observation import ABSENT, Absent, Observation, Seen, Unreadable
 from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.provider import Asked, GammaError, Opcode, Permanent, Task, Temporary
 from gamma_orch.core.ready import Frontier, Phase
@@ -139,7 +139,7 @@ class Execution:
             return result, events
 
     async def _carry_out(self, step: Step, started: float) -> list[Event]:
-        live = await self._read(step, step.planned)
+        live = ABSENT if step.opcode is Opcode.FORGET else await self._read(step, step.planned)
         if refusals := admit_step(step, live):
             raise Refused("; ".join(refusal.message for refusal in refusals))
         fields = self._final(step, live)

@@ -21,6 +21,9 @@ from gamma_orch.spec.environment import SecretSource
 ALPHABET = string.ascii_letters + string.digits
 
 
+_UNMADE = "unmade:"
+
+
 class SecretMissing(GammaError):
     """A secret that the specs name has no value where it is declared to come from."""
 
@@ -48,8 +51,16 @@ class Secrets:
             except OSError:
                 # A checkout that cannot be written to (a CI that validates): what was never made
                 # was never applied either, so any digest will do.
-                self._digests[name] = f"unmade:{name}"
+                self._digests[name] = f"{_UNMADE}{name}"
         return self._digests[name]
+
+    def require_digests(self) -> None:
+        """Raises SecretMissing where a digest could not be made: then nothing may be recorded."""
+        if any(digest.startswith(_UNMADE) for digest in self._digests.values()):
+            raise SecretMissing(
+                f"The key for the digests of secrets cannot be made or read: {self._state / 'key'}. "
+                "Make its folder writable, or give the key in GAMMA_KEY."
+            )
 
     def _keyed(self, name: str) -> str:
         key = _key(self._state)

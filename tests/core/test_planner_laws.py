@@ -24,7 +24,7 @@ from gamma_orch.core.leaves import Ref, encode, is_unknown, replace_leaves
 from gamma_orch.core.ledger import Entry, Ledger, fold
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
 from gamma_orch.core.plan import Plan, Step
-from gamma_orch.core.planner import plan
+from gamma_orch.core.planner import asked_record, plan
 from gamma_orch.core.provider import Opcode
 from gamma_orch.core.record import Record
 from gamma_orch.core.resource import Lifecycle, Replace, Resource
@@ -369,6 +369,29 @@ def test_a_key_tells_effects_apart(other: str) -> None:
         "metadata": {"owner": "ada"},
     }
     assert key(**changed[other]) != key()
+
+
+@pytest.mark.parametrize(("fixed", "size"), [("x", 7), ("y", 1)])
+def test_what_is_ignored_is_planned_as_it_is(fixed: str, size: int) -> None:
+    """The step plans, and the ledger will hold, what the world has; made anew, what the spec says."""
+    a = place("a")
+    old = Resource(a, {"size": 1, "fixed": "x", "deep": {}}, lifecycle=Lifecycle(ignore=("size",)))
+    new = replace(old, spec={"size": 1, "fixed": fixed, "deep": {}}, owner="ada")
+    history = History({a: new}, _ledger({a: old}, ()), {a: Seen({"size": 7, "fixed": "x", "deep": {}})})
+    step = history.plan().steps[-1]
+    assert step.planned == {"size": size, "fixed": fixed, "deep": {}}
+    assert step.record["fields"] == step.planned
+
+
+def test_who_speaks_for_an_address() -> None:
+    """Its own record, else that of the name it had; what is not moved, or not known, has none."""
+    a, b, old = place("a"), place("b"), place("old")
+    known = _ledger({a: Resource(a, {"size": 1}), old: Resource(old, {"size": 2})}, ())
+    assert asked_record(Resource(b, {}, moved_from=old), known, b) == known.record(old)
+    assert asked_record(Resource(a, {}, moved_from=old), known, a) == known.record(a)
+    assert asked_record(Resource(b, {}), known, b) is None
+    assert asked_record(None, known, a) == known.record(a)
+    assert asked_record(None, known, b) is None
 
 
 def test_chains_are_as_deep_as_you_like() -> None:

@@ -251,7 +251,7 @@ async def test_settling_may_be_all_there_is_to_do(bench: Bench):
     outcome = await bench.apply()
     assert [event.type for event in outcome.settled] == [Type.DONE]
     assert outcome.results == ()
-    assert bench.written() == ["planned", "begun a", "done a"]
+    assert bench.written() == ["planned", "begun a", "done a", "released"]
     assert (await bench.apply()).settled == []
 
 
