@@ -7,10 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gamma_orch.core.address import Address
 from gamma_orch.core.admit import Ground, Now, admit, admit_step
 from gamma_orch.core.evidence import Evidence, Gate, Judgement
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
-from gamma_orch.core.plan import Plan
+from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.provider import Opcode
 from tests.core.test_planner_laws import History, histories
 
@@ -91,6 +92,13 @@ def test_each_step_is_asked_again(history: History) -> None:
         assert admit_step(step, seen) == []
         if step.opcode is Opcode.CREATE:
             assert [r.ground for r in admit_step(step, Seen({}))] == [Ground.WORLD_MOVED]
+
+
+def test_forgetting_touches_nothing_and_needs_no_look() -> None:
+    """Whatever is there by now, and if nobody can look at all."""
+    step = Step(0, "k", Opcode.FORGET, Address("Thing", "a"), (), "absent", None, None, None)
+    for seen in (ABSENT, Seen({}), Unreadable("no route"), None):
+        assert admit_step(step, seen) == []
 
 
 def test_refusals_are_said_all_at_once() -> None:
