@@ -147,14 +147,15 @@ def test_a_full_disk(gamma: Warm, project: Path) -> None:
     assert "No space left on device" in done.stderr
 
 
-def unprivileged(project: Path, *arguments: str) -> Done:
+def unprivileged(project: Path, *arguments: str, **variables: str) -> Done:
     """A command that may write only where permissions say so, even if we are root."""
     words = [sys.executable, "-m", "gamma_orch.cli", *arguments]
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):
             pytest.skip("root may write everywhere, and there is no setpriv to change that")
         words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", *words]
-    done = subprocess.run(words, cwd=project, env=environ(), capture_output=True, text=True, check=False)
+    env = environ(**variables)
+    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -169,8 +170,9 @@ def sealed(project: Path) -> Path:
 
 def test_a_folder_that_cannot_be_written(sealed: Path) -> None:
     """Looking works; what has to write says so."""
-    write_needed = unprivileged(sealed, "apply", "--yes")
-    clear(write_needed, str(sealed), "ermission")
+    # A secret needs a key for its digest, and then the ledger needs a file.
+    clear(unprivileged(sealed, "apply", "--yes"), str(sealed), "Make its folder writable", "GAMMA_KEY")
+    clear(unprivileged(sealed, "apply", "--yes", GAMMA_KEY="given"), str(sealed), "ermission")
     assert unprivileged(sealed, "history").out == "Nothing was ever applied to dev.\n"
     assert unprivileged(sealed, "plan").code == 2
 

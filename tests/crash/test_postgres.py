@@ -26,7 +26,6 @@ SHARES = 4
 CHOSEN = (
     "after sql: ALTER SYSTEM SET",
     "server: stopped",
-    "before sql: COMMIT",
     "after create Table/items",
     "during sql: CREATE UNIQUE INDEX CONCURRENTLY",
     'before sql: ALTER INDEX "app"."accounts_name"',
