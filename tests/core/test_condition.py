@@ -40,7 +40,7 @@ def test_health_follows_from_the_reason(action: Action, reason: Reason, health: 
     assert found.health is health
     truths = {Health.READY: Truth.TRUE, Health.UNKNOWN: Truth.UNKNOWN}
     assert found.ready is truths.get(health, Truth.FALSE)
-    assert found.since == "2026-01-01T00:00:00.000Z"
+    assert (found.since, found.message) == ("2026-01-01T00:00:00.000Z", "")
 
 
 def test_a_failed_attempt_shows() -> None:
@@ -70,4 +70,5 @@ def test_a_whole_is_as_healthy_as_its_worst_part() -> None:
     assert overall(parts) is Health.UNKNOWN
     assert overall(parts[:1]) is Health.WAITING
     assert overall([]) is Health.READY
-    assert list(Health) == sorted(Health)
+    order = ["READY", "PROGRESSING", "WAITING", "DRIFTED", "MISSING", "FAILED", "UNKNOWN"]
+    assert [health.name for health in sorted(Health)] == order

@@ -78,8 +78,10 @@ def test_only_the_password_opens_it_and_only_its_owner_can_read_that(running: Em
 
 def test_it_is_no_child_of_ours_and_outlives_ctrl_c(folder: Path):
     code = (
-        "import sys, time; from pathlib import Path;"
+        "import signal, time; from pathlib import Path;"
         "from gamma_orch.targets.embedded_postgres import EmbeddedPostgres;"
+        # A shell starts what runs in the background deaf to Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"EmbeddedPostgres(Path({str(folder)!r}) / 'dev' / 'postgres-main').start();"
         "print('started', flush=True); time.sleep(60)"
     )
