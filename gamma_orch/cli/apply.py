@@ -33,7 +33,7 @@ def apply(
     from gamma_orch.cli.address import addresses
     from gamma_orch.cli.saved import WrongEnvironment, read_plan
     from gamma_orch.core.provider import GammaError
-    from gamma_orch.engine.project import opened
+    from gamma_orch.engine.doors import opened
 
     consents = addresses(consent or [])
     saved = read_plan(file) if file else None
@@ -58,8 +58,8 @@ def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_text
     from gamma_orch.engine.converge import look
+    from gamma_orch.engine.doors import run
     from gamma_orch.engine.estimate import impacts
-    from gamma_orch.engine.project import run
 
     if not sys.stdin.isatty():
         raise GammaError(
@@ -83,7 +83,7 @@ def converge(
     from gamma_orch.cli.progress import watching
     from gamma_orch.cli.report import say
     from gamma_orch.engine import converge as engine
-    from gamma_orch.engine.project import run
+    from gamma_orch.engine.doors import run
 
     async def work() -> "Outcome":
         stop = asyncio.Event()

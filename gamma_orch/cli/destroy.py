@@ -27,7 +27,7 @@ def destroy(
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_text
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import opened, run
+    from gamma_orch.engine.doors import opened, run
 
     consents = addresses(consent or [])
     with opened(project, env) as declared:

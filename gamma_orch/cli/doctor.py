@@ -41,7 +41,8 @@ def _checks(project: Path, env: str) -> Iterator[tuple[str, bool, str]]:
     from gamma_orch.core.observation import Unreadable
     from gamma_orch.core.provider import GammaError
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import find_root, opened, read, run
+    from gamma_orch.engine.doors import opened, run
+    from gamma_orch.engine.project import find_root, read
     from gamma_orch.store.ledger import verify
 
     version = ".".join(map(str, sys.version_info[:3]))

@@ -23,7 +23,7 @@ def history(
     from gamma_orch.cli.address import address
     from gamma_orch.cli.report import show, show_json
     from gamma_orch.core.render import table_markdown
-    from gamma_orch.engine.project import ledger as opened
+    from gamma_orch.engine.doors import ledger as opened
     from gamma_orch.store.ledger import latest
 
     with opened(project, env) as database:

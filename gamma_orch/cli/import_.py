@@ -24,8 +24,8 @@ def import_(
 
     from gamma_orch.cli.address import address
     from gamma_orch.cli.report import say, show, show_json
+    from gamma_orch.engine.doors import opened, run
     from gamma_orch.engine.imports import describe
-    from gamma_orch.engine.project import opened, run
 
     with opened(project, env) as site:
         document = run(site, describe(site, address(resource), what))

@@ -25,8 +25,8 @@ def plan(
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import plan_json, plan_markdown, plan_text
     from gamma_orch.engine.converge import look
+    from gamma_orch.engine.doors import opened, run
     from gamma_orch.engine.estimate import impacts
-    from gamma_orch.engine.project import opened, run
 
     with opened(project, env) as site:
         with waiting(f"Reading what is there in {env}"):

@@ -28,7 +28,7 @@ def show(
     from gamma_orch.core.diagnostic import written
     from gamma_orch.core.provider import GammaError
     from gamma_orch.core.render import table_markdown, value_text
-    from gamma_orch.engine.project import ledger as opened
+    from gamma_orch.engine.doors import ledger as opened
     from gamma_orch.store.ledger import past, present
 
     moment = parse_moment(at) if at else None

@@ -21,7 +21,7 @@ def status(
     from gamma_orch.core.condition import conditions
     from gamma_orch.core.render import status_json, status_lines, table_markdown
     from gamma_orch.engine.converge import look
-    from gamma_orch.engine.project import opened, run
+    from gamma_orch.engine.doors import opened, run
     from gamma_orch.store.ledger import released
 
     with opened(project, env) as site:

@@ -14,8 +14,8 @@ def up(
     """Bring an environment up: start its embedded servers and converge it."""
     from gamma_orch.cli.apply import converge, report
     from gamma_orch.cli.report import say
+    from gamma_orch.engine.doors import opened
     from gamma_orch.engine.embedded import running
-    from gamma_orch.engine.project import opened
 
     with opened(project, env) as site:
         outcome = converge(site, None, [], output, purpose="up")

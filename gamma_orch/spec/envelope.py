@@ -14,7 +14,6 @@ from pydantic import Field
 from gamma_orch.core.address import KIND, NAME, Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean, nearest, written
-from gamma_orch.core.leaves import leaves
 from gamma_orch.core.resource import NO_LIFECYCLE, Lifecycle, Replace
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, checked, found, is_broken
@@ -222,14 +221,18 @@ def _ignored(texts: Sequence[str], at: Path, said: list[Fault]) -> list[str]:
     return ignored
 
 
-def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
-    """Metadata after patches and expressions -> what it says. Faults are relative to the document."""
+def opened(metadata: Json, kind: str, dynamic: bool = True) -> tuple[Envelope, list[Fault]]:
+    """Metadata after patches and expressions -> what it says. Faults are relative to the document.
+
+    `dynamic` is False where no expression was in it, so that no leaf need be looked for.
+    """
     if len(metadata) == 1:  # the name alone, which is checked already
         return NOTHING_SAID, []
     at: Path = ("metadata",)
     model, said = checked(Metadata, metadata, at)
     if model is None:
         return NOTHING_SAID, said
+    open_leaves = list(leaf_paths(metadata, at)) if dynamic else []
     said = [
         Fault(
             Code.LEAF_MISPLACED,
@@ -237,10 +240,10 @@ def opened(metadata: Json, kind: str) -> tuple[Envelope, list[Fault]]:
             path,
             "use a variable",
         )
-        for path, leaf in leaf_paths(metadata, at)
+        for path, leaf in open_leaves
         if not is_broken(leaf)
     ]
-    if said or any(True for _ in leaves(metadata)):
+    if open_leaves:
         return NOTHING_SAID, said
     depends_on = []
     for index, text in enumerate(model.depends_on):

@@ -133,7 +133,7 @@ class _Resolving:
             broken = self.evaluation.broken
             spec = self.evaluation.document(spec, ("spec",), faults.append)
             needs, broken = self.evaluation.needs, broken or self.evaluation.broken
-        said, more = envelope.opened(metadata, address.kind)
+        said, more = envelope.opened(metadata, address.kind, dynamic)
         faults += more
         value = self._checked(address.kind, spec, needs, faults)
         for index, need in said.depends_on:

@@ -25,7 +25,7 @@ WARM = (
     "gamma_orch.engine.estimate",
     "gamma_orch.engine.execute",
     "gamma_orch.engine.journal",
-    "gamma_orch.engine.project",
+    "gamma_orch.engine.doors",
     "gamma_orch.spec.schema",
     "gamma_orch.store.migrate",
     "gamma_orch.testing.thing",

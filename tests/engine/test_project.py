@@ -9,7 +9,7 @@ import pytest
 from gamma_orch.core.address import Address
 from gamma_orch.core.diagnostic import Severity
 from gamma_orch.core.provider import GammaError
-from gamma_orch.engine import project
+from gamma_orch.engine import doors, project
 from gamma_orch.engine.converge import apply, look
 from gamma_orch.engine.project import NoProject, SpecsBroken
 from gamma_orch.store.database import Database
@@ -84,7 +84,7 @@ def test_a_file_of_that_name_is_no_project(tmp_path: Path):
 
 
 def test_where_there_is_none_nothing_is_made(tmp_path: Path):
-    for use in (project.opened, project.ledger):
+    for use in (doors.opened, doors.ledger):
         with pytest.raises(NoProject), use(tmp_path, "dev"):
             pytest.fail("opened")
     assert list(tmp_path.iterdir()) == []
@@ -101,29 +101,29 @@ def test_the_environments_in_order(root: Path):
 
 
 def test_from_files_to_the_world_and_back(root: Path, closed: list[str]):
-    with project.opened(root / "specs", "dev") as site:
+    with doors.opened(root / "specs", "dev") as site:
         assert site.environment == "dev"
         assert set(site.desired) == {A}
         assert site.commit == ""
-        outcome = project.run(site, apply(site))
+        outcome = doors.run(site, apply(site))
         assert statuses(outcome) == {"a": "done"}
-        assert project.run(site, look(site)).plan.steps == (), "a second verb in a loop of its own"
+        assert doors.run(site, look(site)).plan.steps == (), "a second verb in a loop of its own"
         assert closed == []
     assert closed == [f"sqlite:///{root}/.gamma/ledger.db"]
     assert (root / ".gamma/ledger.db").exists()
     assert (root / ".gamma/dev/world.jsonl").exists()
-    with project.ledger(root, "dev") as database:
+    with doors.ledger(root, "dev") as database:
         assert [e.type.value for e in events(database, "dev")] == ["planned", "begun", "done", "released"]
     assert len(closed) == 2
 
 
 def test_opening_alone_makes_no_ledger(root: Path):
-    with project.opened(root, "dev") as site:
-        project.run(site, look(site))
+    with doors.opened(root, "dev") as site:
+        doors.run(site, look(site))
     assert not (root / ".gamma/ledger.db").exists()
 
 
-@pytest.mark.parametrize("use", [project.opened, project.ledger])
+@pytest.mark.parametrize("use", [doors.opened, doors.ledger])
 def test_the_ledger_is_closed_after_an_error_too(root: Path, closed: list[str], use):
     with pytest.raises(ZeroDivisionError), use(root, "dev"):
         raise ZeroDivisionError
@@ -132,28 +132,28 @@ def test_the_ledger_is_closed_after_an_error_too(root: Path, closed: list[str], 
 
 def test_a_relative_start(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(root / "specs")
-    with project.opened(Path(), "dev") as site:
+    with doors.opened(Path(), "dev") as site:
         assert site.database.file == root / ".gamma/ledger.db"
-    with project.ledger(Path(), "dev") as database:
+    with doors.ledger(Path(), "dev") as database:
         assert database.file == root / ".gamma/ledger.db"
 
 
 def test_a_ledger_that_machines_share(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GAMMA_LEDGER", f"sqlite:///{tmp_path}/shared.db")
-    with project.opened(root, "dev") as site:
-        project.run(site, apply(site))
+    with doors.opened(root, "dev") as site:
+        doors.run(site, apply(site))
     assert not (root / ".gamma/ledger.db").exists()
     assert (tmp_path / "shared.db").exists()
-    with project.ledger(root, "dev") as database:
+    with doors.ledger(root, "dev") as database:
         assert len(events(database, "dev")) == 4
 
 
 def test_an_empty_setting_is_none(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GAMMA_LEDGER", "")
-    assert project.ledger_url(root) == f"sqlite:///{root}/.gamma/ledger.db"
+    assert doors.ledger_url(root) == f"sqlite:///{root}/.gamma/ledger.db"
 
 
-@pytest.mark.parametrize("use", [project.opened, project.ledger])
+@pytest.mark.parametrize("use", [doors.opened, doors.ledger])
 def test_a_ledger_url_that_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, use):
     monkeypatch.setenv("GAMMA_LEDGER", "mysql://u:hunter2@h/d")
     with pytest.raises(StoreError, match="GAMMA_LEDGER") as error, use(root, "dev"):
@@ -164,7 +164,7 @@ def test_a_ledger_url_that_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_the_commit_of_the_project(root: Path):
     git(root, "init", "-q")
     head = commit(root, "1")
-    with project.opened(root, "dev") as site:
+    with doors.opened(root, "dev") as site:
         assert site.commit == head
 
 
@@ -178,12 +178,12 @@ def test_targets_and_secrets_come_from_the_environment(root: Path, monkeypatch: 
         "    own: {type: postgres, embedded: true}\n",
     )
     found, desired = project.faultless(root, "dev")
-    declared = project._declared(desired)
+    declared = doors._declared(desired)
     assert "hunter2" not in repr(declared)
     assert found.secrets.reveal(declared["main"]["url"]) == "postgresql://u:hunter2@h/d"
     own = {"type": "postgres", "embedded": True, "url": None, "maxParallel": 8}
     assert declared["own"] == own
-    with project.opened(root, "dev") as site:
+    with doors.opened(root, "dev") as site:
         targets = site.world.targets
         assert (targets.limit("postgres/main"), targets.limit("postgres/own")) == (3, 8)
         assert (targets.environment, targets.state) == ("dev", root / ".gamma")
@@ -194,7 +194,7 @@ def test_targets_and_secrets_come_from_the_environment(root: Path, monkeypatch: 
 
 def test_broken_specs_are_all_told_and_nothing_is_opened(root: Path, closed: list[str]):
     write(root, thing=THING.replace("value: one", "valeu: one") + "---\n" + THING.replace("one", "[1]"))
-    with pytest.raises(SpecsBroken, match=r"^The specs have errors\.$") as error, project.opened(root, "dev"):
+    with pytest.raises(SpecsBroken, match=r"^The specs have errors\.$") as error, doors.opened(root, "dev"):
         pytest.fail("opened")
     errors = [d for d in error.value.diagnostics if d.severity is Severity.ERROR]
     assert len(errors) >= 2
@@ -239,10 +239,10 @@ def test_sound_specs_have_no_diagnostics(root: Path):
 
 def test_an_environment_that_there_is_not(root: Path):
     (root / "environments/prod").mkdir()
-    with pytest.raises(SpecsBroken) as error, project.opened(root, "prdo"):
+    with pytest.raises(SpecsBroken) as error, doors.opened(root, "prdo"):
         pytest.fail("opened")
     assert any("prdo" in d.message for d in error.value.diagnostics)
-    with pytest.raises(GammaError) as missing, project.ledger(root, "prdo"):
+    with pytest.raises(GammaError) as missing, doors.ledger(root, "prdo"):
         pytest.fail("opened")
     assert str(missing.value) == (
         f"There is no environment 'prdo' in {root}/environments. did you mean 'prod'?"
@@ -250,10 +250,10 @@ def test_an_environment_that_there_is_not(root: Path):
 
 
 def test_looking_back_works_with_broken_specs(root: Path):
-    with project.opened(root, "dev") as site:
-        project.run(site, apply(site))
+    with doors.opened(root, "dev") as site:
+        doors.run(site, apply(site))
     write(root, thing="{", environment="{")
-    with project.ledger(root / "specs", "dev") as database:
+    with doors.ledger(root / "specs", "dev") as database:
         assert len(events(database, "dev")) == 4
 
 
@@ -276,9 +276,9 @@ def test_a_verb_closes_what_it_opened_in_its_own_loop(bench: Bench):
     async def fails() -> None:
         raise ZeroDivisionError
 
-    assert project.run(site, work()) == "done"
+    assert doors.run(site, work()) == "done"
     assert len(loops) == 2
     assert loops[0] is loops[1]
     with pytest.raises(ZeroDivisionError):
-        project.run(site, fails())
+        doors.run(site, fails())
     assert len(loops) == 3
