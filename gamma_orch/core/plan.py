@@ -74,6 +74,18 @@ class Plan:
         return {action.value: counted[action] for action in Action}
 
 
+def up_to(plan: Plan, address: Address) -> frozenset[int]:
+    """The steps of one address, and all that must be done before them; empty where it has none."""
+    found: set[int] = set()
+    queue = [step.index for step in plan.steps if step.address == address]
+    while queue:
+        index = queue.pop()
+        if index not in found:
+            found.add(index)
+            queue.extend(plan.steps[index].needs)
+    return frozenset(found)
+
+
 def identified(plan: Plan) -> Plan:
     """The plan with its id: 64 hex digits over everything but the id."""
     import dataclasses

@@ -4,7 +4,7 @@
 plan of 10,000 steps is not searched anew after each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import StrEnum
 
 from gamma_orch.core.event import Event, Type
@@ -62,10 +62,15 @@ class Frontier:
                 self.phase[after] = Phase.SKIPPED
                 queue.extend(self._after[after])
 
-    def take(self) -> list[Step]:
-        """The steps that became ready since the last call, in the plan's order. Each once."""
-        free, self._free = sorted(self._free), []
-        return [self.plan.steps[index] for index in free if self.phase[index] is Phase.PENDING]
+    def take(self, among: Container[int] | None = None) -> list[Step]:
+        """The steps that became ready since the last call, in the plan's order. Each once.
+
+        `among`: only these; the others stay ready for a later call.
+        """
+        free = sorted(index for index in self._free if self.phase[index] is Phase.PENDING)
+        taken = [index for index in free if among is None or index in among]
+        self._free = [] if among is None else [index for index in free if index not in among]
+        return [self.plan.steps[index] for index in taken]
 
     def count(self, phase: Phase) -> int:
         return self.phase.count(phase)

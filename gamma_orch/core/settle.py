@@ -11,7 +11,7 @@
 Together with `ready` this is all that resume is. Called by the engine before it plans.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.change import MISSING
@@ -25,12 +25,18 @@ from gamma_orch.core.observation import Absent, Observation, Seen, Unreadable
 
 
 def settle(
-    ledger: Ledger, observations: Mapping[Address, Observation], traits: Mapping[str, Traits]
+    ledger: Ledger,
+    observations: Mapping[Address, Observation],
+    traits: Mapping[str, Traits],
+    abandoned: Callable[[Address, Begun], bool] = lambda _address, _begun: True,
 ) -> list[Event]:
-    """The Done and Failed events that close the open steps of which the truth can be told."""
+    """The Done and Failed events that close the open steps of which the truth can be told.
+
+    `abandoned` says whether nobody is at work on an open step any more; only such a step is settled.
+    """
     events: list[Event] = []
     for address, entry in sorted(ledger.entries.items()):
-        if entry.begun is None:
+        if entry.begun is None or not abandoned(address, entry.begun):
             continue
         observation = observations.get(address, Unreadable("it was not observed"))
         kind = traits.get(address.kind, Traits())

@@ -30,6 +30,8 @@ from gamma_orch.store.lease import Lease
 from gamma_orch.store.ledger import Log, present, released
 
 RENEW_SECONDS = leases.SECONDS / 3
+# A scheduler may need this long between two steps of one run; then the lease is anybody's.
+LINGER_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +84,30 @@ async def apply(
 
     watcher = watcher or Silent()
     site.secrets.require_digests()
-    async with _held(site, purpose) as (log, lost), Journal(log, site.now) as journal:
+    async with held(site, purpose) as hold, Journal(hold.log, site.now) as journal:
         if consents:
             await journal.append(*[_consent(address) for address in consents])
-        found = await survey(site.environment, site.desired, site.commit, log.ledger, log.seq, site.world)
+        found = await survey(
+            site.environment, site.desired, site.commit, hold.log.ledger, hold.log.seq, site.world
+        )
         if saved is not None and (refusals := _stale(saved, found)):
             return Outcome(found.plan, refusals=refusals)
         if found.settled:
             await journal.append(*found.settled)
         watcher.planned(found.plan)
-        held_back = any(change.action in (Action.REFUSE, Action.WAIT) for change in found.plan.changes)
-        release = Event(Type.RELEASED, plan=found.plan.id, data={"commit": site.commit})
         if not found.plan.steps:
             # Nothing to do, and that may be news: another commit, or the end of a run that was cut off.
-            if not held_back and (found.settled or released(site.database, site.environment) != site.commit):
-                await journal.append(release)
+            news = found.settled or released(site.database, site.environment) != site.commit
+            if news and not held_back(found.plan):
+                await journal.append(release_of(found.plan))
             return Outcome(found.plan, settled=found.settled)
-        await journal.append(_planned(found.plan, purpose))
+        await journal.append(planned(found.plan, purpose))
         stop = stop or asyncio.Event()
         execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
-        watch = asyncio.create_task(_stop_when_lost(lost, stop))
-        try:
+        async with stopped_when(hold.lost, stop):
             results = await execution.run()
-        finally:
-            watch.cancel()
-        if not held_back and all(result.status is Status.DONE for result in results):
-            await journal.append(release)
+        if not held_back(found.plan) and all(result.status is Status.DONE for result in results):
+            await journal.append(release_of(found.plan))
         return Outcome(found.plan, results, settled=found.settled, stopped=stop.is_set())
 
 
@@ -123,19 +123,41 @@ def _stale(saved: Plan, found: Survey) -> list[Refusal]:
     ]
 
 
+def held_back(plan: Plan) -> bool:
+    """Whether something that is wanted is not in the plan's steps."""
+    return any(change.action in (Action.REFUSE, Action.WAIT) for change in plan.changes)
+
+
+@dataclass(slots=True)
+class Hold:
+    """The lease while it is held, and the log under it."""
+
+    lease: Lease
+    log: Log
+    lost: asyncio.Event
+    over: bool = False  # nothing is left for the other processes of the run: give the lease back
+
+
 @contextlib.asynccontextmanager
-async def _held(site: Site, purpose: str) -> AsyncIterator[tuple[Log, asyncio.Event]]:
-    """The environment's log under a lease that is renewed until the end; and whether it was lost."""
-    lease = leases.acquire(site.database, site.environment, purpose, site.now)
+async def held(site: Site, purpose: str, sharing: leases.Sharing | None = None) -> AsyncIterator[Hold]:
+    """The environment's log under a lease that is renewed until the end."""
+    lease = leases.acquire(site.database, site.environment, purpose, site.now, sharing=sharing)
     lost = asyncio.Event()
     renewal = asyncio.create_task(_renew(site, lease, lost))
+    over = sharing is None
     try:
-        yield Log(site.database, lease, author()), lost
+        hold = Hold(lease, Log(site.database, lease, author()), lost)
+        yield hold
+        over = over or hold.over
     finally:
         renewal.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewal
-        leases.release(site.database, lease)
+        if over:
+            leases.release(site.database, lease)
+        else:
+            with contextlib.suppress(LeaseLost):
+                leases.renew(site.database, lease, site.now, LINGER_SECONDS)
 
 
 async def _renew(site: Site, lease: Lease, lost: asyncio.Event) -> None:
@@ -152,9 +174,19 @@ async def _renew(site: Site, lease: Lease, lost: asyncio.Event) -> None:
             continue
 
 
-async def _stop_when_lost(lost: asyncio.Event, stop: asyncio.Event) -> None:
-    await lost.wait()
-    stop.set()
+@contextlib.asynccontextmanager
+async def stopped_when(lost: asyncio.Event, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Start no more steps once the lease is lost."""
+
+    async def watch() -> None:
+        await lost.wait()
+        stop.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 def author() -> str:
@@ -166,7 +198,11 @@ def _consent(address: Address) -> Event:
     return Event(Type.APPROVED, address, data={"consent": author()})
 
 
-def _planned(plan: Plan, purpose: str) -> Event:
+def release_of(plan: Plan) -> Event:
+    return Event(Type.RELEASED, plan=plan.id, data={"commit": plan.commit})
+
+
+def planned(plan: Plan, purpose: str, run: str = "") -> Event:
     """What the history shows of a plan: every change but the kept ones, without their fields."""
     changes = [
         {"address": str(c.address), "action": c.action.value, "reason": c.reason.value}
@@ -174,4 +210,6 @@ def _planned(plan: Plan, purpose: str) -> Event:
         if c.action is not Action.KEEP
     ]
     data = {"purpose": purpose, "commit": plan.commit, "summary": plan.summary(), "changes": changes}
+    if run:
+        data["run"] = run
     return Event(Type.PLANNED, plan=plan.id, data=data)

@@ -7,7 +7,7 @@ read back; Done. Each of those is a place where the process may be killed, and f
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ class Refused(GammaError):
 
 @dataclass(slots=True)
 class Execution:
-    """One run of one plan. `run` is called once."""
+    """One plan being carried out: whole, or part by part."""
 
     survey: Survey
     world: World
@@ -67,8 +67,10 @@ class Execution:
     _open: set[Address] = field(default_factory=set)  # whose fields the planner, too, made anew
     _limits: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _all: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ALTOGETHER))
+    frontier: Frontier = field(init=False)
 
     def __post_init__(self) -> None:
+        self.frontier = Frontier(self.plan)
         self._touched = frozenset(step.address for step in self.plan.steps)
         for address in in_order(self.survey.desired):
             resource = self.survey.desired[address]
@@ -79,10 +81,15 @@ class Execution:
     def plan(self) -> Plan:
         return self.survey.plan
 
-    async def run(self) -> list[StepResult]:
-        """Every step's result, in the order of the plan. Raises StoreError when nothing can be
-        recorded any more; the steps that were running are then settled by the next run."""
-        frontier = Frontier(self.plan)
+    async def run(self, among: Collection[int] | None = None) -> list[StepResult]:
+        """Carry out the steps not carried out yet, or those `among` them (with all that they need).
+
+        Their results, in the order of the plan. Raises StoreError when nothing can be recorded any
+        more; the steps that were running are then settled by the next run.
+        """
+        frontier = self.frontier
+        asked = range(len(self.plan.steps)) if among is None else sorted(among)
+        fresh = [index for index in asked if frontier.phase[index] is Phase.PENDING]
         results: dict[int, StepResult] = {}
         # A queue of the ended, not asyncio.wait over the running: that would look at every one of
         # them, thousands in a wide plan, each time one ends.
@@ -91,7 +98,7 @@ class Execution:
         try:
             while True:
                 if not self.stop.is_set():
-                    for step in frontier.take():
+                    for step in frontier.take(among):
                         task = asyncio.create_task(self._step(step))
                         task.add_done_callback(ended.put_nowait)
                         running.add(task)
@@ -107,10 +114,10 @@ class Execution:
             if running:
                 self.stop.set()  # nothing can be recorded any more, or somebody cancelled
                 await asyncio.gather(*running, return_exceptions=True)
-        return [results.get(step.index) or self._not_run(step, frontier) for step in self.plan.steps]
+        return [results.get(index) or self._not_run(self.plan.steps[index]) for index in fresh]
 
-    def _not_run(self, step: Step, frontier: Frontier) -> StepResult:
-        skipped = frontier.phase[step.index] is Phase.SKIPPED
+    def _not_run(self, step: Step) -> StepResult:
+        skipped = self.frontier.phase[step.index] is Phase.SKIPPED
         result = StepResult(step, Status.SKIPPED if skipped else Status.STOPPED)
         self.watcher.finished(result)
         return result

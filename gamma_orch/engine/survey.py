@@ -3,14 +3,14 @@
 `gamma plan`, `gamma status` and the first half of every apply are this one function.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.event import Event
 from gamma_orch.core.fingerprint import in_order
 from gamma_orch.core.kind import Fields, Traits
-from gamma_orch.core.ledger import NOTHING, Ledger, fold
+from gamma_orch.core.ledger import NOTHING, Begun, Ledger, fold
 from gamma_orch.core.observation import Observation
 from gamma_orch.core.plan import Plan
 from gamma_orch.core.planner import asked_record, plan, wanted_fields
@@ -40,16 +40,18 @@ async def survey(
     ledger: Ledger,
     seq: int,
     world: World,
+    abandoned: Callable[[Address, Begun], bool] = lambda _address, _begun: True,
 ) -> Survey:
     """Read the world once, settle what an earlier run left open, and plan.
 
-    `seq` is where the log stands: settled events would be numbered from there."""
+    `seq` is where the log stands: settled events would be numbered from there. `abandoned`: see `settle`.
+    """
     kinds = {address.kind for address in desired} | {address.kind for address in ledger.entries}
     traits = world.traits(sorted(kinds))
     wanted = wanted_fields(desired, traits, in_order(desired))
     asked = [ask(address, desired.get(address), wanted, ledger) for address in _to_ask(desired, ledger)]
     observations = await world.observe(asked)
-    settled = settle(ledger, observations, traits)
+    settled = settle(ledger, observations, traits, abandoned)
     if settled:
         ledger = fold(ledger, [replace(event, seq=seq + n) for n, event in enumerate(settled, start=1)])
     made = plan(environment, desired, ledger, observations, traits, commit, wanted)

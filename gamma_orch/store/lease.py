@@ -30,10 +30,20 @@ WHERE environment = :environment AND token = :token"""
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """The processes of one run hold the lease together: whoever names the run joins."""
+
+    run: str
+    process: int | None = None  # of this machine, alive as long as the run; None where there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     environment: str
     token: int
     seq: int  # where the log stood when it was taken
+    run: str = ""  # shared by the processes of this run
+    joined: bool = False  # another process of the run took it
 
 
 def rfc3339(moment: datetime) -> str:
@@ -51,26 +61,36 @@ def acquire(
     purpose: str,
     now: Callable[[], datetime] = utc_now,
     seconds: int = SECONDS,
+    sharing: Sharing | None = None,
 ) -> Lease:
-    """Take the lease. Raises LeaseHeld, naming who has it and until when, if it is not free."""
+    """Take the lease, or join the run that has it.
+
+    Raises LeaseHeld, naming who has it and until when, if it is not free.
+    """
+    run = sharing.run if sharing else ""
     with database.transaction() as writing:
         writing.change(_MAKE, environment=environment)
-        seq, token, holder, expires = writing.rows(_LOOK, environment=environment)[0]
+        seq, token, text, expires = writing.rows(_LOOK, environment=environment)[0]
         moment = now()
-        if holder and expires > rfc3339(moment) and not _dead(json.loads(holder)):
-            _refuse(environment, json.loads(holder), expires)
+        until = rfc3339(moment + timedelta(seconds=seconds))
+        holder = json.loads(text) if text else {}
+        if run and holder.get("run") == run:
+            writing.change(_RENEW, environment=environment, token=token, expires=until)
+            return Lease(environment, token, seq, run, joined=True)
+        if holder and expires > rfc3339(moment) and not _dead(holder):
+            _refuse(environment, holder, expires)
         taken = writing.change(
             _TAKE,
             environment=environment,
             token=token,
-            holder=json.dumps(_me(purpose, rfc3339(moment))),
-            expires=rfc3339(moment + timedelta(seconds=seconds)),
+            holder=json.dumps(_me(purpose, rfc3339(moment), sharing)),
+            expires=until,
         )
         if not taken:
             raise LeaseHeld(
                 f"Another process took the lease on {environment} at this very moment. Run it again."
             )
-        return Lease(environment, token + 1, seq)
+        return Lease(environment, token + 1, seq, run)
 
 
 def renew(
@@ -84,7 +104,7 @@ def renew(
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Give it back; nothing happens if it is somebody else's by now."""
+    """Give it back, for all processes of the run; nothing happens if it is somebody else's by now."""
     with database.transaction() as writing:
         writing.change(_FREE, environment=lease.environment, token=lease.token)
 
@@ -109,21 +129,27 @@ def user() -> str:
         return str(os.getuid())
 
 
-def _me(purpose: str, since: str) -> dict[str, object]:
+def _me(purpose: str, since: str, sharing: Sharing | None) -> dict[str, object]:
+    pid = sharing.process if sharing else os.getpid()
     return {
         "host": socket.gethostname(),
         "boot": _boot(),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "pid": pid,
+        "started": _started(pid) if pid else None,
         "user": user(),
         "purpose": purpose,
         "since": since,
+        "run": sharing.run if sharing else "",
     }
 
 
 def _dead(holder: dict[str, object]) -> bool:
     """Whether the holder ran on this machine, in this boot, and its process is gone."""
-    if holder.get("host") != socket.gethostname() or holder.get("boot") != _boot():
+    if (
+        holder.get("pid") is None
+        or holder.get("host") != socket.gethostname()
+        or holder.get("boot") != _boot()
+    ):
         return False
     return _started(int(str(holder["pid"]))) != holder.get("started")
 
@@ -146,6 +172,10 @@ def _started(pid: int) -> str | None:
 
 def _refuse(environment: str, holder: dict[str, object], expires: str) -> None:
     raise LeaseHeld(
-        f"{holder['user']} on {holder['host']} (process {holder['pid']}) is at work on {environment} since "
+        f"{holder['user']} on {holder['host']} ({_what(holder)}) is at work on {environment} since "
         f"{holder['since']}: {holder['purpose']}. Wait for it; if it is dead, the lease ends at {expires}."
     )
+
+
+def _what(holder: dict[str, object]) -> str:
+    return f"process {holder['pid']}" if holder["pid"] else f"run {holder['run']}"

@@ -32,6 +32,8 @@ _OF = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND add
 ORDER BY seq DESC LIMIT :limit"""
 _RELEASED = """SELECT data FROM events WHERE environment = :environment AND type = 'released'
 ORDER BY seq DESC LIMIT 1"""
+_PLANNED = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND type = 'planned'
+ORDER BY seq DESC LIMIT 1"""
 _MOVE = """UPDATE environments SET seq = :seq, state = :state
 WHERE environment = :environment AND seq = :expected AND token = :token"""
 _ADD = f"""INSERT INTO events (environment, {_COLUMNS})
@@ -74,6 +76,12 @@ def released(database: Database, environment: str) -> str:
     return str(json.loads(rows[0][0]).get("commit", "")) if rows else ""
 
 
+def last_planned(database: Database, environment: str) -> Event | None:
+    """The newest Planned event."""
+    rows = database.read(_PLANNED, environment=environment)
+    return _event(rows[0]) if rows else None
+
+
 def past(database: Database, environment: str, moment: datetime) -> Ledger:
     """The ledger as it was at a moment: the fold of the events up to it."""
     until = rfc3339(moment)
@@ -113,9 +121,27 @@ class Log:
     def append(self, batch: Sequence[Event], now: datetime) -> list[Event]:
         """Append all or none, durably; the events as stored, with seq, token, time and author.
 
-        Raises LeaseLost if the token is not the newest any more, Conflict if the log has grown.
+        Raises LeaseLost if the token is not the newest any more, Conflict if the log has grown. Under
+        a lease that several processes share the log may grow, but for these very addresses.
         """
-        state, seq, at = self._state, self.seq, rfc3339(now)
+        while True:
+            try:
+                return self._append(batch, rfc3339(now))
+            except Conflict:
+                if not self._lease.run:
+                    raise
+                self._catch_up(batch)
+
+    def _catch_up(self, batch: Sequence[Event]) -> None:
+        """Take in what the others of this run have written. Raises Conflict if it is about the same."""
+        ledger, seq = present(self._database, self._lease.environment)
+        for address in {event.address for event in batch if event.address}:
+            if ledger.entries.get(address) != self._entries.get(address):
+                raise Conflict(f"Another worker of run {self._lease.run} has gone on with {address}.")
+        self._state, self.seq, self._entries = ledger.state, seq, dict(ledger.entries)
+
+    def _append(self, batch: Sequence[Event], at: str) -> list[Event]:
+        state, seq = self._state, self.seq
         stored: list[Event] = []
         touched: dict[Address, Entry] = {}
         entries = ChainMap(touched, self._entries)

@@ -218,8 +218,8 @@ def test_who_counts_as_dead(
     Of another machine, or another boot of it, nobody here can tell."""
     mine = leases._me
 
-    def pretending(purpose: str, since: str) -> dict[str, object]:
-        return {**mine(purpose, since), **other}
+    def pretending(purpose: str, since: str, sharing: leases.Sharing | None) -> dict[str, object]:
+        return {**mine(purpose, since, sharing), **other}
 
     monkeypatch.setattr(leases, "_me", pretending)
     leases.acquire(database, "dev", "test", lambda: NOW)

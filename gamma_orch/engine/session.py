@@ -1,0 +1,128 @@
+"""A plan carried out address by address, by somebody else's scheduler: a Dagster run.
+
+A session is one process's hold on an environment. Where one process carries out the whole run, it
+has one session, and the lease ends with it. Where each step of the run is a process of its own
+(`sharing`), each has a session; they join one lease by the name of the run, plan anew what is left,
+and go on under the plan id of the first.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.ledger import Begun, Ledger
+from gamma_orch.core.plan import Plan, dependents, up_to
+from gamma_orch.core.ready import Phase
+from gamma_orch.engine.converge import Hold, Site, held, held_back, planned, release_of, stopped_when
+from gamma_orch.engine.execute import Execution
+from gamma_orch.engine.journal import Journal
+from gamma_orch.engine.progress import Silent, StepResult, Watcher
+from gamma_orch.engine.survey import Survey, survey
+from gamma_orch.store.lease import Sharing
+from gamma_orch.store.ledger import last_planned, released
+
+
+@dataclass(slots=True)
+class Session:
+    site: Site
+    survey: Survey
+    execution: Execution
+    results: list[StepResult] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        return self.survey.plan
+
+    async def carry_out(self, address: Address) -> list[StepResult]:
+        """The steps of one address, after those that they need and nobody has carried out yet.
+
+        Empty where nothing is to be done. Raises StoreError when nothing can be recorded any more.
+        """
+        found = await self.execution.run(up_to(self.plan, address))
+        self.results += found
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step of the plan is done."""
+        return all(phase is Phase.DONE for phase in self.execution.frontier.phase)
+
+
+@contextlib.asynccontextmanager
+async def session(
+    site: Site,
+    purpose: str,
+    watcher: Watcher | None = None,
+    stop: asyncio.Event | None = None,
+    sharing: Sharing | None = None,
+    address: Address | None = None,
+) -> AsyncIterator[Session]:
+    """Hold an environment for a run. `address`: the only one that a process of a shared run carries out.
+
+    Raises LeaseHeld if somebody else is at work, StoreError if the ledger fails.
+    """
+    site.secrets.require_digests()
+    watcher, stop = watcher or Silent(), stop or asyncio.Event()
+    async with held(site, purpose, sharing) as hold, Journal(hold.log, site.now) as journal:
+        found = await _surveyed(site, hold, address)
+        if found.settled:
+            await journal.append(*found.settled)
+        found = await _announced(site, hold, journal, found, purpose)
+        watcher.planned(found.plan)
+        execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
+        opened = Session(site, found, execution)
+        async with stopped_when(hold.lost, stop):
+            yield opened
+        hold.over = opened.finished
+        if opened.finished and not held_back(found.plan):
+            news = found.plan.steps or found.settled
+            if news or released(site.database, site.environment) != site.commit:
+                await journal.append(release_of(found.plan))
+
+
+async def _surveyed(site: Site, hold: Hold, address: Address | None) -> Survey:
+    ledger, lease = hold.log.ledger, hold.lease
+    related = _related(site, ledger, address) if address else frozenset()
+
+    def abandoned(open_step: Address, begun: Begun) -> bool:
+        """Begun by nobody of this run; or by one whose place this process takes."""
+        if lease.joined:
+            return open_step in related
+        return begun.seq <= lease.seq
+
+    return await survey(
+        site.environment, site.desired, site.commit, ledger, hold.log.seq, site.world, abandoned
+    )
+
+
+def _related(site: Site, ledger: Ledger, address: Address) -> frozenset[Address]:
+    """Whatever stands above or below an address, as wanted and as recorded. No other worker of the run
+    is on these: those above are done before it starts, those below wait for it."""
+    needs: dict[Address, set[Address]] = {a: set(r.needs) for a, r in site.desired.items()}
+    for recorded, entry in ledger.entries.items():
+        if entry.record:
+            needs.setdefault(recorded, set()).update(entry.record.needs)
+    below = dependents(needs)
+    found = {address}
+    for arrows in (needs, below):
+        queue = [address]
+        while queue:
+            for other in arrows.get(queue.pop(), ()):
+                if other not in found:
+                    found.add(other)
+                    queue.append(other)
+    return frozenset(found)
+
+
+async def _announced(site: Site, hold: Hold, journal: Journal, found: Survey, purpose: str) -> Survey:
+    """The plan in the log: once a run. Later processes of a run go on under the id of the first."""
+    if not found.plan.steps:
+        return found
+    if hold.lease.joined:
+        begun = last_planned(site.database, site.environment)
+        if begun is not None and begun.data.get("run") == hold.lease.run:
+            return replace(found, plan=replace(found.plan, id=begun.plan))
+    await journal.append(planned(found.plan, purpose, hold.lease.run))
+    return found
