@@ -7,7 +7,7 @@ dataset): to them a change above, through any number of deriving kinds, is a cha
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json, digest
@@ -49,7 +49,8 @@ def _short(value: Json) -> str:
 def _metadata(resource: Resource) -> str:
     lifecycle = resource.lifecycle
     said = resource.owner or resource.description or resource.labels or resource.needs
-    if not said and lifecycle == NO_LIFECYCLE:
+    # `drift` is no part of it: it says what is done by itself, and nothing of the resource.
+    if not said and (lifecycle is NO_LIFECYCLE or replace(lifecycle, drift=None) == NO_LIFECYCLE):
         return ""
     return _short(
         [

@@ -20,12 +20,21 @@ class Replace(StrEnum):
     DELETE_FIRST = "deleteFirst"
 
 
+class Drift(StrEnum):
+    """What is done by itself about a change made outside. Who runs apply takes it back in any case."""
+
+    HEAL = "heal"
+    REPORT = "report"
+    OFF = "off"  # it is not looked for
+
+
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
     protect: bool = False  # never deleted without a consent event that names it
     retain: bool = False  # forgotten, not deleted, when its YAML goes
     ignore: tuple[str, ...] = ()  # paths left as they are once the object exists
     replace: Replace | None = None  # None: what the kind says
+    drift: Drift | None = None  # None: what the environment says
 
 
 NO_LIFECYCLE = Lifecycle()

@@ -14,7 +14,7 @@ from pydantic import Field
 from gamma_orch.core.address import KIND, NAME, Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path, did_you_mean, nearest, written
-from gamma_orch.core.resource import NO_LIFECYCLE, Lifecycle, Replace
+from gamma_orch.core.resource import NO_LIFECYCLE, Drift, Lifecycle, Replace
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, checked, found, is_broken
 from gamma_orch.spec.expressions import leaf_paths
@@ -40,6 +40,8 @@ class LifecycleSpec(Spec):
     """Paths inside the spec that are left as they are once the object exists, such as columns.email."""
     replace: Literal["createFirst", "deleteFirst"] | None = None
     """How an object that cannot be changed in place gives way: createFirst or deleteFirst."""
+    drift: Literal["heal", "report", "off"] | None = None
+    """What is done by itself about a change made outside; without it, what the environment says."""
 
 
 class Moved(Spec):
@@ -275,6 +277,7 @@ def opened(metadata: Json, kind: str, dynamic: bool = True) -> tuple[Envelope, l
         model.lifecycle.retain,
         tuple(ignored),
         Replace(model.lifecycle.replace) if model.lifecycle.replace else None,
+        Drift(model.lifecycle.drift) if model.lifecycle.drift else None,
     )
     return Envelope(
         tuple(depends_on), lifecycle, model.owner, model.description, model.labels, moved_from

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from gamma_orch.spec.model import Spec
+from gamma_orch.spec.reconcile import ReconcileSpec
 
 
 class Generate(Spec):
@@ -58,6 +59,31 @@ class TargetSpec(Spec):
         return self
 
 
+class ExecutorSpec(Spec):
+    """Dagster's executor and run launcher for this environment."""
+
+    type: Literal["in_process", "multiprocess", "celery", "k8s"] = "in_process"
+    """In the run's own process, in a process a step, on Celery's workers, or in a Kubernetes job a step."""
+    broker: str | None = None
+    """Celery: the URL of the broker."""
+    backend: str | None = None
+    """Celery: the URL where results are kept."""
+    image: str | None = None
+    """Kubernetes: the container image, with this project and Gamma in it."""
+    namespace: str = "default"
+    """Kubernetes: the namespace of the jobs."""
+    max_concurrent: int = Field(default=4, ge=1, le=256, alias="maxConcurrent")
+    """How many steps run at once, but in_process, where the targets' limits alone count."""
+
+    @model_validator(mode="after")
+    def _what_it_needs(self) -> "ExecutorSpec":
+        needed = {"celery": ("broker", "backend"), "k8s": ("image",)}
+        missing = [name for name in needed.get(self.type, ()) if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"The executor {self.type} needs {' and '.join(missing)}.")
+        return self
+
+
 class EnvironmentSpec(Spec):
     """One environment: where things are and what differs there."""
 
@@ -67,6 +93,14 @@ class EnvironmentSpec(Spec):
     """Where ${secret.name} comes from. One not named here is read from GAMMA_SECRET_<NAME>."""
     targets: dict[str, TargetSpec] = Field(default_factory=dict)
     """The systems that resources of this environment are put on, by name."""
+    reconcile: ReconcileSpec = ReconcileSpec()
+    """What happens without anybody asking: schedules, drift, freeze windows."""
+    executor: Literal["in_process", "multiprocess"] | ExecutorSpec = "in_process"
+    """Where the steps of a run execute: the name of an executor, or its settings."""
+
+    @property
+    def runs_on(self) -> ExecutorSpec:
+        return ExecutorSpec(type=self.executor) if isinstance(self.executor, str) else self.executor
 
 
 def default_source(name: str) -> SecretSource:

@@ -8,6 +8,7 @@ names the nearest one that leads somewhere. Pure.
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from textwrap import wrap
 from typing import Any, Literal
 
@@ -193,7 +194,14 @@ def _entries(model: type[BaseModel], before: str) -> Iterator[Entry]:
 
 # --- types in words -------------------------------------------------------------------------------
 
-_WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
+_WORDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    timedelta: "duration",
+    Any: "anything",
+}
 
 
 def in_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:

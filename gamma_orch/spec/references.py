@@ -7,6 +7,7 @@ ten thousand resources of one kind the annotations are read once. `spec.resolve`
 
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Path
 from gamma_orch.core.leaves import LEAVES
+from gamma_orch.spec.durations import written_duration
 from gamma_orch.spec.fields import alias, alternatives
 from gamma_orch.spec.model import Names
 
@@ -48,6 +50,8 @@ def plain(value: Any) -> Json:
         }
     if isinstance(value, Enum):
         return plain(value.value)
+    if isinstance(value, timedelta):
+        return written_duration(value)
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
