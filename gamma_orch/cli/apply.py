@@ -28,6 +28,9 @@ def apply(
             help="Kind/name: allow once what would be refused, a protected object's deletion for one."
         ),
     ] = None,
+    despite_freeze: Annotated[
+        bool, typer.Option("--despite-freeze", help="Apply in a freeze window too.")
+    ] = False,
 ) -> None:
     """Converge the environment to its specs."""
     from gamma_orch.cli.address import addresses
@@ -47,7 +50,7 @@ def apply(
     with opened(project, env) as site:
         if saved is None and not yes:
             saved = _asked(site, consents)
-        outcome = converge(site, saved, consents, output)
+        outcome = converge(site, saved, consents, output, despite_freeze=despite_freeze)
     raise typer.Exit(report(outcome, env, output))
 
 
@@ -75,7 +78,12 @@ def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
 
 
 def converge(
-    site: "Site", saved: "Plan | None", consents: "list[Address]", output: Style, purpose: str = "apply"
+    site: "Site",
+    saved: "Plan | None",
+    consents: "list[Address]",
+    output: Style,
+    purpose: str = "apply",
+    despite_freeze: bool = False,
 ) -> "Outcome":
     """Apply with progress on standard error. Ctrl-C lets the running steps finish."""
     import signal
@@ -97,7 +105,7 @@ def converge(
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, interrupted)
         with watching() as watcher:
-            return await engine.apply(site, saved, consents, watcher, stop, purpose)
+            return await engine.apply(site, saved, consents, watcher, stop, purpose, despite_freeze)
 
     return run(site, work())
 

@@ -25,6 +25,7 @@ class Ground(StrEnum):
     UNREADABLE = "unreadable"
     GATE_CLOSED = "gate-closed"
     TAMPERED = "tampered"
+    FROZEN = "frozen"
 
 
 @dataclass(frozen=True, slots=True)

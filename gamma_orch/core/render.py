@@ -110,7 +110,7 @@ def plan_markdown(plan: Plan, impacts: Impacts | None = None) -> str:
             lines.append(f"| `{SYMBOLS[change.action]}` | `{change.address}` | {why} |")
         lines.append("")
     for change in shown:
-        if fields := _diff_lines(change):
+        if fields := diff_lines(change):
             lines += ["<details><summary><code>" + str(change.address) + "</code></summary>", ""]
             lines += ["```diff", *fields, "```", "</details>", ""]
     if plan.extras:
@@ -142,12 +142,19 @@ def value_text(value: Json) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
+def changed_fields(change: Change) -> list[tuple[str, str]]:
+    """Each field that differs: its path, and `live -> wanted` in words."""
+    return [
+        (written(field.path), _movement(change, field))
+        for field in change.fields
+        if not _noise(change, field)
+    ]
+
+
 def _field_lines(change: Change) -> list[str]:
-    if not change.fields:
-        return []
-    fields = [field for field in change.fields if not _noise(change, field)]
-    width = max((len(written(field.path)) for field in fields), default=0)
-    return [f"{written(field.path):<{width}}  {_movement(change, field)}" for field in fields]
+    fields = changed_fields(change)
+    width = max((len(path) for path, _ in fields), default=0)
+    return [f"{path:<{width}}  {movement}" for path, movement in fields]
 
 
 def _noise(change: Change, field: FieldChange) -> bool:
@@ -177,7 +184,8 @@ def _movement(change: Change, field: FieldChange) -> str:
             return f"{live} -> {wanted}"
 
 
-def _diff_lines(change: Change) -> list[str]:
+def diff_lines(change: Change) -> list[str]:
+    """The fields of a change as lines of a diff."""
     lines = []
     for field in change.fields:
         if _noise(change, field):

@@ -8,14 +8,14 @@ the reasons and without any effect (law 9).
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.admit import Ground, Now, Refusal, admit
-from gamma_orch.core.change import Action
+from gamma_orch.core.change import Action, Reason
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.plan import Plan
 from gamma_orch.core.resource import Resource
@@ -23,6 +23,7 @@ from gamma_orch.engine.progress import Silent, Status, StepResult, Watcher
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.engine.survey import Survey, survey
 from gamma_orch.engine.world import World
+from gamma_orch.spec.reconcile import ReconcileSpec
 from gamma_orch.store import lease as leases
 from gamma_orch.store.database import Database
 from gamma_orch.store.errors import LeaseLost, StoreError
@@ -45,6 +46,7 @@ class Site:
     world: World
     secrets: Secrets
     now: Callable[[], datetime] = leases.utc_now
+    reconcile: ReconcileSpec = field(default_factory=ReconcileSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,10 @@ async def apply(
     watcher: Watcher | None = None,
     stop: asyncio.Event | None = None,
     purpose: str = "apply",
+    despite_freeze: bool = False,
 ) -> Outcome:
     """Converge. `saved`: carry out exactly this plan, or refuse. `stop`: set it to let the running
-    steps finish and start no more.
+    steps finish and start no more. `despite_freeze`: act in a freeze window too.
 
     Raises LeaseHeld if somebody else is at work, StoreError if the ledger fails.
     """
@@ -101,7 +104,11 @@ async def apply(
             if news and not held_back(found.plan):
                 await journal.append(release_of(found.plan))
             return Outcome(found.plan, settled=found.settled)
-        await journal.append(planned(found.plan, purpose))
+        if not despite_freeze and (refusal := frozen(site)):
+            return Outcome(found.plan, refusals=[refusal], settled=found.settled)
+        await journal.append(
+            planned(found.plan, purpose), *drifts_of(found.plan, {step.address for step in found.plan.steps})
+        )
         stop = stop or asyncio.Event()
         execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
         async with stopped_when(hold.lost, stop):
@@ -121,6 +128,17 @@ def _stale(saved: Plan, found: Survey) -> list[Refusal]:
             Ground.WORLD_MOVED, "planning again gives another plan: the world changed since this one was made"
         )
     ]
+
+
+def frozen(site: Site) -> Refusal | None:
+    """Why nothing may be changed at this moment; None where it may."""
+    found = site.reconcile.frozen(site.now())
+    if found is None:
+        return None
+    window, end = found
+    return Refusal(
+        Ground.FROZEN, f"{site.environment} is frozen until {leases.rfc3339(end)[:16]}Z: {window.reason}"
+    )
 
 
 def held_back(plan: Plan) -> bool:
@@ -192,6 +210,22 @@ async def stopped_when(lost: asyncio.Event, stop: asyncio.Event) -> AsyncIterato
 def author() -> str:
     """Who to write into the log: GAMMA_ACTOR (a CI sets it), else the user of the machine."""
     return os.environ.get("GAMMA_ACTOR") or leases.user()
+
+
+def drifts_of(plan: Plan, touched: Container[Address]) -> list[Event]:
+    """What was found changed outside, and is about to be taken back: the rival's values, for whoever asks
+    later who keeps writing what."""
+    reasons = (Reason.DRIFTED, Reason.DELETED_OUTSIDE, Reason.UNHEALTHY, Reason.CONFLICT)
+    return [
+        Event(
+            Type.DRIFTED,
+            change.address,
+            plan=plan.id,
+            data={"reason": change.reason.value, "fields": [field.encoded() for field in change.fields]},
+        )
+        for change in plan.changes
+        if change.reason in reasons and change.address in touched
+    ]
 
 
 def _consent(address: Address) -> Event:

@@ -16,7 +16,7 @@ from gamma_orch.core.diagnostic import did_you_mean
 from gamma_orch.core.provider import GammaError
 from gamma_orch.engine.commit import commit_of
 from gamma_orch.engine.converge import Site
-from gamma_orch.engine.project import STATE, environments, faultless, find_root
+from gamma_orch.engine.project import STATE, Project, environments, faultless, find_root
 from gamma_orch.engine.world import World
 from gamma_orch.spec.resolve import Desired
 from gamma_orch.store.database import Database
@@ -31,8 +31,14 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
 
     Raises NoProject, SpecsBroken, and what the ledger raises when it is used.
     """
-    root = find_root(start.resolve())
-    project, desired = faultless(root, environment)
+    with working(*faultless(find_root(start.resolve()), environment)) as site:
+        yield site
+
+
+@contextmanager
+def working(project: Project, desired: Desired) -> Iterator[Site]:
+    """The same for a project that is read already."""
+    root, environment = project.root, project.environment
     targets = Targets(environment, root / STATE, _declared(desired), project.secrets.reveal)
     database = Database(ledger_url(root))
     try:
@@ -43,6 +49,7 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
             database=database,
             world=World(project.kinds.get, targets),
             secrets=project.secrets,
+            reconcile=desired.environment.reconcile,
         )
     finally:
         database.close()

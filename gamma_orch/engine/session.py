@@ -14,14 +14,29 @@ from dataclasses import dataclass, field, replace
 from gamma_orch.core.address import Address
 from gamma_orch.core.ledger import Begun, Ledger
 from gamma_orch.core.plan import Plan, dependents, up_to
+from gamma_orch.core.provider import GammaError
 from gamma_orch.core.ready import Phase
-from gamma_orch.engine.converge import Hold, Site, held, held_back, planned, release_of, stopped_when
+from gamma_orch.engine.converge import (
+    Hold,
+    Site,
+    drifts_of,
+    frozen,
+    held,
+    held_back,
+    planned,
+    release_of,
+    stopped_when,
+)
 from gamma_orch.engine.execute import Execution
 from gamma_orch.engine.journal import Journal
 from gamma_orch.engine.progress import Silent, StepResult, Watcher
 from gamma_orch.engine.survey import Survey, survey
 from gamma_orch.store.lease import Sharing
 from gamma_orch.store.ledger import last_planned, released
+
+
+class Frozen(GammaError):
+    """Nothing may be changed at this moment."""
 
 
 @dataclass(slots=True)
@@ -40,7 +55,12 @@ class Session:
 
         Empty where nothing is to be done. Raises StoreError when nothing can be recorded any more.
         """
-        found = await self.execution.run(up_to(self.plan, address))
+        asked = up_to(self.plan, address)
+        phase = self.execution.frontier.phase
+        fresh = {self.plan.steps[index].address for index in asked if phase[index] is Phase.PENDING}
+        if drifts := drifts_of(self.plan, fresh):
+            await self.execution.journal.append(*drifts)
+        found = await self.execution.run(asked)
         self.results += found
         return found
 
@@ -61,7 +81,8 @@ async def session(
 ) -> AsyncIterator[Session]:
     """Hold an environment for a run. `address`: the only one that a process of a shared run carries out.
 
-    Raises LeaseHeld if somebody else is at work, StoreError if the ledger fails.
+    Raises LeaseHeld if somebody else is at work, Frozen in a freeze window, StoreError if the ledger
+    fails.
     """
     site.secrets.require_digests()
     watcher, stop = watcher or Silent(), stop or asyncio.Event()
@@ -69,6 +90,8 @@ async def session(
         found = await _surveyed(site, hold, address)
         if found.settled:
             await journal.append(*found.settled)
+        if found.plan.steps and (refusal := frozen(site)):
+            raise Frozen(f"{refusal.message}.")
         found = await _announced(site, hold, journal, found, purpose)
         watcher.planned(found.plan)
         execution = Execution(found, site.world, journal, site.secrets, watcher, stop)

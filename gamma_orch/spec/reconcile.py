@@ -98,6 +98,8 @@ class ReconcileSpec(Spec):
     """The git remote that the branch is fetched from, such as origin; without it, the local repository."""
     freeze: list[Freeze] = Field(default_factory=list)
     """When nothing may be changed."""
+    retry: Duration = timedelta(minutes=10)
+    """How long a resource that failed is left alone, where nothing about it changed."""
     flapping: Flapping = Flapping()
     """When to stop healing a resource that drifts again and again."""
     notify: str | None = None

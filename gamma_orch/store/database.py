@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 # The newest revision in migrations/versions; a test holds the two together.
-HEAD = "0001"
-VERSIONS = ("0001",)
+HEAD = "0002"
+VERSIONS = ("0001", "0002")
 _SCHEMA = "SELECT version_num FROM gamma_schema"
 
 Row = Sequence[Any]

@@ -34,6 +34,8 @@ _RELEASED = """SELECT data FROM events WHERE environment = :environment AND type
 ORDER BY seq DESC LIMIT 1"""
 _PLANNED = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND type = 'planned'
 ORDER BY seq DESC LIMIT 1"""
+_DRIFTS = f"""SELECT {_COLUMNS} FROM events WHERE environment = :environment AND type = 'drifted'
+AND at >= :since ORDER BY seq DESC"""
 _MOVE = """UPDATE environments SET seq = :seq, state = :state
 WHERE environment = :environment AND seq = :expected AND token = :token"""
 _ADD = f"""INSERT INTO events (environment, {_COLUMNS})
@@ -80,6 +82,12 @@ def last_planned(database: Database, environment: str) -> Event | None:
     """The newest Planned event."""
     rows = database.read(_PLANNED, environment=environment)
     return _event(rows[0]) if rows else None
+
+
+def drifts(database: Database, environment: str, since: datetime) -> list[Event]:
+    """The Drifted events from a moment on, newest first."""
+    rows = database.read(_DRIFTS, environment=environment, since=rfc3339(since))
+    return [_event(row) for row in rows]
 
 
 def past(database: Database, environment: str, moment: datetime) -> Ledger:

@@ -42,18 +42,34 @@ def plans(draw: st.DrawFn) -> Plan:
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[Plan, list[Event]]:
     """Any events of the plan, in any order, twice too, with those of other plans and steps among them.
-    A step ends in one way only."""
+    A step ends in one way only; one that was skipped never starts, and so never ends."""
     made = draw(plans())
     ends = draw(st.lists(st.sampled_from([Type.DONE, Type.DONE, Type.FAILED]), min_size=7, max_size=7))
     count = len(made.steps) - 1
     picks = draw(st.lists(st.tuples(st.integers(0, count), st.booleans(), st.integers(0, 9)), max_size=14))
     events = []
+    known: set[int] = set()
+    skipped: set[int] = set()
     for index, end, odd in picks:
         kind = ends[index] if end else Type.BEGUN
+        if odd > 1:
+            if index in skipped:
+                continue
+            known.add(index)
+            if kind is Type.FAILED:
+                skipped |= _below(made, index, known)
         events.append(
             Event(kind, plan="other" if odd == 0 else "p", step="other" if odd == 1 else f"key{index}")
         )
     return made, events
+
+
+def _below(made: Plan, index: int, known: set[int]) -> set[int]:
+    """What needs a step, through any number of steps of which nothing is known."""
+    found = {index}
+    for _ in made.steps:
+        found |= {s.index for s in made.steps if found.intersection(s.needs) and s.index not in known}
+    return found - {index}
 
 
 def naive(made: Plan, events: list[Event]) -> list[int]:

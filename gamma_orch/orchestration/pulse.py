@@ -1,0 +1,206 @@
+"""Ticks in Dagster: what schedules and sensors evaluate, and what they record without a run.
+
+Nothing changed costs one read of the world, and no event at all. What did change since the last
+tick is recorded: the drift of a resource as its failed check `in_sync`, the state of the whole as one
+observation of the environment.
+"""
+
+import json
+import logging
+import os
+import threading
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import digest
+from gamma_orch.core.change import Change
+from gamma_orch.core.condition import conditions
+from gamma_orch.core.render import headline, plan_markdown
+from gamma_orch.engine.converge import look
+from gamma_orch.engine.doors import opened, run
+from gamma_orch.engine.survey import Survey
+from gamma_orch.orchestration import words
+from gamma_orch.orchestration.keys import CAUSE_TAG, ENVIRONMENT_TAG, IN_SYNC, asset_key
+from gamma_orch.orchestration.ticks import Cause, Decision, Seen, blocked, decide, drifted
+from gamma_orch.store.ledger import drifts, last_planned
+
+WEBSERVER = "GAMMA_DAGSTER_URL"  # set by `gamma dev`: who is asked to reload a location
+GOING_ON = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a sensor remembers from one tick to the next: Dagster's cursor."""
+
+    summary: str = ""  # digest of what was last recorded of the whole
+    drifted: Mapping[str, str] = field(default_factory=dict)  # address -> digest of its drift
+    commit: str = ""
+
+    def encoded(self) -> str:
+        return json.dumps({"summary": self.summary, "drifted": dict(self.drifted), "commit": self.commit})
+
+    @classmethod
+    def decoded(cls, text: str | None) -> "Memory":
+        """Whatever an older Gamma has left there counts as nothing."""
+        try:
+            return cls(**json.loads(text)) if text else cls()
+        except (TypeError, ValueError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What came of one tick."""
+
+    start: tuple[Address, ...]
+    plan: str
+    words: str
+    memory: Memory
+
+
+def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstance, memory: Memory) -> Pulse:
+    """Look, decide and record. Raises GammaError where the specs are broken or the ledger is away."""
+    with opened(root, environment) as site:
+        survey = run(site, look(site))
+        now = datetime.now(UTC)
+        settings = site.reconcile
+        window = now - settings.flapping.within
+        last = last_planned(site.database, environment)
+        seen = Seen(
+            plan=survey.plan,
+            ledger=survey.ledger,
+            wanted=site.desired,
+            drifts=drifts(site.database, environment, window) if survey.plan.steps else (),
+            planned_commit=str(last.data.get("commit", "")) if last else "",
+            now=now,
+        )
+        decision = decide(seen, settings, cause)
+        found = drifted(survey.plan, site.desired, settings)
+        memory = _record(instance, environment, survey, decision, found, memory)
+        frozen = settings.frozen(now)
+    if frozen and decision.start:
+        window_, end = frozen
+        return Pulse((), survey.plan.id, f"Frozen until {end:%Y-%m-%d %H:%M} UTC: {window_.reason}", memory)
+    return Pulse(decision.start, survey.plan.id, _said(survey, decision), memory)
+
+
+def _said(survey: Survey, decision: Decision) -> str:
+    if not survey.plan.steps and not blocked(survey.plan):
+        return f"No changes. {len(survey.plan.changes):,} resources as declared."
+    parts = [f"{address}: {why}" for address, why in sorted(decision.left.items())]
+    parts += [f"{address}: {why}" for address, why in sorted(blocked(survey.plan).items())]
+    shown = "; ".join(parts[:5]) + (f"; and {len(parts) - 5:,} more" if len(parts) > 5 else "")
+    return f"{len(decision.start):,} to converge" + (f". Left alone: {shown}" if parts else "")
+
+
+def _record(
+    instance: dg.DagsterInstance,
+    environment: str,
+    survey: Survey,
+    decision: Decision,
+    found: Mapping[Address, Change],
+    memory: Memory,
+) -> Memory:
+    """Events for what is news since the last tick, and the memory of them."""
+    now = {str(a): digest([change.encoded(), a in decision.flapping]) for a, change in found.items()}
+    for address, change in found.items():
+        if memory.drifted.get(str(address)) != now[str(address)]:
+            why = decision.left.get(address, "a run heals it")
+            instance.report_runless_asset_event(drift_check(environment, change, why))
+    for name in memory.drifted.keys() - now.keys():
+        address = Address.parse(name)
+        if any(change.address == address for change in survey.plan.changes):
+            instance.report_runless_asset_event(in_sync_check(environment, address))
+    told = conditions(survey.plan, survey.ledger, survey.observations)
+    line = words.summary(survey.plan, told)
+    summary = digest([line, words.conditions_markdown(told)])
+    if summary != memory.summary:
+        said: dict[str, Any] = {
+            "summary": line,
+            "plan": dg.MetadataValue.md(plan_markdown(survey.plan)),
+            "not ready": dg.MetadataValue.md(words.conditions_markdown(told)),
+            "commit": survey.plan.commit[:12],
+        }
+        instance.report_runless_asset_event(
+            dg.AssetObservation(dg.AssetKey([environment]), metadata=said, description=line)
+        )
+    return Memory(summary, now, memory.commit)
+
+
+def drift_check(environment: str, change: Change, why: str) -> dg.AssetCheckEvaluation:
+    """The failed `in_sync` of a resource that was changed outside."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key(environment, change.address),
+        check_name=IN_SYNC,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=headline(change),
+        metadata={
+            "now": words.diff_line(change),
+            "diff": dg.MetadataValue.md(words.diff_markdown(change)),
+            "then": why,
+        },
+    )
+
+
+def in_sync_check(environment: str, address: Address) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key(environment, address),
+        check_name=IN_SYNC,
+        passed=True,
+        metadata={"now": "as declared"},
+    )
+
+
+def request(
+    environment: str, told: Pulse, cause: Cause, tags: Mapping[str, str] | None = None
+) -> dg.RunRequest:
+    """The run that a tick asks for: these resources, and the plan it was seen in."""
+    return dg.RunRequest(
+        job_name="reconcile",
+        asset_selection=[asset_key(environment, address) for address in told.start],
+        run_config={"resources": {"gamma": {"config": {"plan": told.plan}}}},
+        tags={ENVIRONMENT_TAG: environment, CAUSE_TAG: cause.value, **(tags or {})},
+    )
+
+
+def run_going_on(instance: dg.DagsterInstance, environment: str) -> str:
+    """The id of a run that is at work on the environment, or about to be; empty where none is."""
+    filters = dg.RunsFilter(statuses=GOING_ON, tags={ENVIRONMENT_TAG: environment})
+    runs = instance.get_runs(filters, limit=1)
+    return runs[0].run_id if runs else ""
+
+
+def ask_to_reload(location: str) -> str:
+    """Have the webserver load the location anew, without waiting: this very process is replaced by it."""
+    url = os.environ.get(WEBSERVER)
+    if not url:
+        return f"reload the code location {location} (no webserver is named in {WEBSERVER})"
+    threading.Thread(target=_reload, args=(url, location), name="reload", daemon=True).start()
+    return f"the code location {location} is being reloaded"
+
+
+def _reload(url: str, location: str) -> None:
+    query = """mutation ($name: String!) {
+      reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"""
+    body = json.dumps({"query": query, "variables": {"name": location}}).encode()
+    asked = urllib.request.Request(  # noqa: S310 - our own webserver
+        f"{url}/graphql", body, {"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(asked, timeout=300).close()  # noqa: S310 - as above
+    except OSError as error:
+        logging.getLogger(__name__).warning("The webserver at %s did not reload %s: %s", url, location, error)

@@ -1,0 +1,89 @@
+"""What the definitions of one environment are made from: its files and its ledger, read once.
+
+A project whose specs are broken still has a scene, made from the ledger: its sensors must be there
+to notice when the specs are mended. The world is not looked at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import digest
+from gamma_orch.core.diagnostic import Diagnostic, Severity
+from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
+from gamma_orch.core.ledger import Entry
+from gamma_orch.core.render import diagnostics_text
+from gamma_orch.core.resource import Resource
+from gamma_orch.engine import project as projects
+from gamma_orch.engine.doors import ledger_url
+from gamma_orch.spec.environment import EnvironmentSpec
+from gamma_orch.spec.references import plain
+from gamma_orch.store.database import Database
+from gamma_orch.store.ledger import present
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    root: Path
+    environment: str
+    wanted: Mapping[Address, Resource]
+    unwanted: Mapping[Address, Entry]  # recorded, and declared by no document any more
+    prints: Mapping[Address, Fingerprint]
+    settings: EnvironmentSpec
+    families: Mapping[str, str]  # kind -> the group it is shown under
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def broken(self) -> bool:
+        return any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
+
+    @property
+    def problems(self) -> str:
+        return diagnostics_text(self.diagnostics)
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal definitions."""
+        wanted = sorted((str(address), prints.encoded()) for address, prints in self.prints.items())
+        return digest([wanted, sorted(map(str, self.unwanted)), plain(self.settings), self.broken])
+
+    def needs(self, address: Address) -> tuple[Address, ...]:
+        """What comes before it in a run. What goes goes after what rested on it."""
+        if address in self.wanted:
+            return self.wanted[address].needs
+        return tuple(
+            other
+            for other, entry in self.unwanted.items()
+            if entry.record and address in entry.record.needs and other != address
+        )
+
+
+def scene(root: Path, environment: str) -> Scene:
+    """Read the environment. Raises StoreError where the ledger cannot be read."""
+    project = projects.read(root, environment)
+    wanted = project.desired.resources if project.desired else {}
+    settings = project.desired.environment if project.desired else EnvironmentSpec()
+    database = Database(ledger_url(root))
+    try:
+        ledger, _ = present(database, environment)
+    finally:
+        database.close()
+    moved = {resource.moved_from for resource in wanted.values() if resource.moved_from}
+    unwanted = {
+        address: entry
+        for address, entry in sorted(ledger.entries.items())
+        if entry.record and address not in wanted and address not in moved
+    }
+    kinds = {address.kind for address in (*wanted, *unwanted)}
+    found = {name: project.kinds.get(name) for name in sorted(kinds)}
+    return Scene(
+        root=root,
+        environment=environment,
+        wanted=wanted,
+        unwanted=unwanted,
+        prints=fingerprint(wanted, in_order(wanted)),
+        settings=settings,
+        families={name: kind.family if kind else "unknown" for name, kind in found.items()},
+        diagnostics=project.diagnostics,
+    )

@@ -1,0 +1,207 @@
+"""What starts runs by itself: the schedule, the git sensor, the drift sensor; and what tells of failures."""
+
+import json
+import logging
+import urllib.request
+from dataclasses import replace
+
+import dagster as dg
+
+from gamma_orch.engine.project import SpecsBroken, faultless
+from gamma_orch.orchestration.git import Followed, GitFailed, follow
+from gamma_orch.orchestration.keys import COMMIT_TAG, ENVIRONMENT_TAG
+from gamma_orch.orchestration.pulse import (
+    Memory,
+    Pulse,
+    ask_to_reload,
+    pulse,
+    request,
+    run_going_on,
+)
+from gamma_orch.orchestration.scene import Scene
+from gamma_orch.orchestration.scene import scene as read_scene
+from gamma_orch.orchestration.ticks import Cause
+
+GIT_SECONDS = 30  # between two looks at the followed branch
+_ON, _OFF = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+
+
+def sensors(loaded: Scene) -> list[dg.SensorDefinition]:
+    settings = loaded.settings.reconcile
+    found = [_git_sensor(loaded), _failure_sensor(loaded)]
+    if settings.drift != "off" or any(r.lifecycle.drift for r in loaded.wanted.values()):
+        found.append(_drift_sensor(loaded))
+    if settings.every is not None:
+        found.append(_rhythm_sensor(loaded, int(settings.every.total_seconds())))
+    return found
+
+
+def schedules(loaded: Scene) -> list[dg.ScheduleDefinition]:
+    cron = loaded.settings.reconcile.cron
+    if cron is None:
+        return []
+    suspended = loaded.settings.reconcile.suspend
+
+    @dg.schedule(
+        cron_schedule=cron,
+        job_name="reconcile",
+        name="reconcile_schedule",
+        description="Plans, and starts a run of what is pending.",
+        default_status=dg.DefaultScheduleStatus.STOPPED if suspended else dg.DefaultScheduleStatus.RUNNING,
+    )
+    def reconcile_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        told, _ = _tick(loaded, Cause.SCHEDULE, context.instance, Memory())
+        if isinstance(told, str):
+            return dg.SkipReason(told)
+        return request(loaded.environment, told, Cause.SCHEDULE)
+
+    return [reconcile_schedule]
+
+
+def _rhythm_sensor(loaded: Scene, seconds: int) -> dg.SensorDefinition:
+    return _sensor(
+        loaded, "reconcile_every", Cause.SCHEDULE, seconds, "Plans, and starts a run of what is pending."
+    )
+
+
+def _drift_sensor(loaded: Scene) -> dg.SensorDefinition:
+    seconds = int(loaded.settings.reconcile.observe.total_seconds())
+    text = "Looks for changes made outside, shows them as failed checks, and starts a run that heals them."
+    return _sensor(loaded, "drift", Cause.DRIFT, seconds, text)
+
+
+def _sensor(loaded: Scene, name: str, cause: Cause, seconds: int, text: str) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=name,
+        job_name="reconcile",
+        description=text,
+        minimum_interval_seconds=seconds,
+        default_status=_OFF if loaded.settings.reconcile.suspend else _ON,
+    )
+    def sensed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        told, memory = _tick(loaded, cause, context.instance, Memory.decoded(context.cursor))
+        if isinstance(told, str):
+            return dg.SensorResult(skip_reason=told, cursor=memory.encoded())
+        asked = request(loaded.environment, told, cause)
+        return dg.SensorResult(run_requests=[asked], cursor=memory.encoded())
+
+    return sensed
+
+
+def _git_sensor(loaded: Scene) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="commits",
+        job_name="reconcile",
+        description="Follows the branch: a new commit is planned, and what it changes is converged.",
+        minimum_interval_seconds=GIT_SECONDS,
+        default_status=_OFF if loaded.settings.reconcile.suspend else _ON,
+    )
+    def commits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        memory = Memory.decoded(context.cursor)
+        settings = loaded.settings.reconcile
+        try:
+            followed = follow(loaded.root, settings.branch, settings.remote)
+        except GitFailed as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=memory.encoded())
+        if outdated := _outdated(loaded):
+            return dg.SensorResult(skip_reason=outdated, cursor=memory.encoded())
+        if not followed.commit or followed.commit == memory.commit:
+            said = f"No new commit: {followed.commit[:12] or 'this is no git repository'}."
+            return dg.SensorResult(skip_reason=said, cursor=memory.encoded())
+        told, memory = _tick(loaded, Cause.COMMIT, context.instance, memory)
+        if isinstance(told, str):
+            seen = memory if told.startswith("Run ") else replace(memory, commit=followed.commit)
+            return dg.SensorResult(skip_reason=told, cursor=seen.encoded())
+        asked = request(loaded.environment, told, Cause.COMMIT, _tags(followed))
+        return dg.SensorResult(run_requests=[asked], cursor=replace(memory, commit=followed.commit).encoded())
+
+    return commits
+
+
+def _tags(followed: Followed) -> dict[str, str]:
+    return {
+        COMMIT_TAG: followed.commit[:12],
+        "gamma/author": followed.author,
+        "gamma/subject": followed.subject,
+    }
+
+
+def _tick(
+    loaded: Scene, cause: Cause, instance: dg.DagsterInstance, memory: Memory
+) -> tuple[Pulse | str, Memory]:
+    """What a run should do, or why none is started."""
+    if going_on := run_going_on(instance, loaded.environment):
+        return f"Run {going_on[:8]} is at work on {loaded.environment}.", memory
+    if outdated := _outdated(loaded):
+        return outdated, memory
+    try:
+        told = pulse(loaded.root, loaded.environment, cause, instance, memory)
+    except SpecsBroken as error:
+        return (
+            f"The specs have errors:\n{read_scene(loaded.root, loaded.environment).problems or error}",
+            memory,
+        )
+    return (told if told.start else told.words), told.memory
+
+
+def _outdated(loaded: Scene) -> str:
+    """Why these definitions are not those of the files any more; and a reload is asked for."""
+    if read_scene(loaded.root, loaded.environment).digest == loaded.digest:
+        return ""
+    return f"The specs changed since they were loaded; {ask_to_reload(loaded.environment)}."
+
+
+def _failure_sensor(loaded: Scene) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name="failures",
+        description="One notification for each failed run.",
+        default_status=_ON,
+        monitor_all_code_locations=False,
+    )
+    def failures(context: dg.RunFailureSensorContext) -> None:
+        run = context.dagster_run
+        if run.tags.get(ENVIRONMENT_TAG) != loaded.environment:
+            return
+        notify(loaded, failure_message(context, loaded.environment))
+
+    return failures
+
+
+def failure_message(context: dg.RunFailureSensorContext, environment: str) -> dict[str, object]:
+    """One message for a run, whatever number of its resources failed."""
+    events = context.get_step_failure_events()
+    failed = [
+        {"step": event.step_key, "error": _first_line(event.step_failure_data.error_display_string)}
+        for event in events
+    ]
+    return {
+        "environment": environment,
+        "run": context.dagster_run.run_id,
+        "job": context.dagster_run.job_name,
+        "cause": context.dagster_run.tags.get("gamma/cause", "by hand"),
+        "message": context.failure_event.message,
+        "failed": failed,
+    }
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def notify(loaded: Scene, message: dict[str, object]) -> None:
+    """To the log, and by one POST to `reconcile.notify`, whose URL may be a secret."""
+    log = logging.getLogger(__name__)
+    log.error("Run %s of %s failed: %s", message["run"], message["environment"], message["message"])
+    if loaded.settings.reconcile.notify is None:
+        return
+    project, desired = faultless(loaded.root, loaded.environment)
+    url = str(project.secrets.reveal(desired.environment.reconcile.notify))
+    if not url.startswith(("http://", "https://")):
+        log.error("reconcile.notify is no http or https URL; nobody was told")
+        return
+    body = json.dumps(message, ensure_ascii=False).encode()
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked
+    try:
+        urllib.request.urlopen(asked, timeout=30).close()  # noqa: S310 - as above
+    except OSError as error:  # its text may hold the URL, and the URL a token
+        log.error("The notification could not be delivered: %s", type(error).__name__)  # noqa: TRY400

@@ -1,0 +1,203 @@
+"""The engine inside a Dagster run: one session for the run, or one for each of its processes.
+
+Dagster calls ops one after another, or in several processes; the engine is asynchronous and renews
+its lease meanwhile. So a session lives in a thread of its own with an event loop, from the first op
+that asks for it to the end of the run (or of the process).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.change import Action, Change
+from gamma_orch.core.observation import Seen
+from gamma_orch.core.plan import Plan, Step
+from gamma_orch.core.render import duration, headline
+from gamma_orch.engine.doors import working
+from gamma_orch.engine.progress import Status, StepResult
+from gamma_orch.engine.project import faultless, find_root
+from gamma_orch.engine.session import Session, session
+from gamma_orch.store.errors import LeaseHeld
+from gamma_orch.store.lease import Sharing
+
+PATIENCE_SECONDS = 60.0  # waiting for somebody else who is at work on the environment
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of one address in a run."""
+
+    change: Change
+    results: tuple[StepResult, ...]  # its own steps and those of others that had to come first
+    healthy: bool
+    why: str  # it is not healthy
+    outputs: dict[str, Any]
+
+    @property
+    def failed(self) -> str:
+        """The error of the step that failed; empty if none did."""
+        for result in self.results:
+            if result.status is Status.FAILED:
+                return f"{result.step.opcode.value} {result.step.address}: {result.error}"
+        if any(result.status is not Status.DONE for result in self.results):
+            return "stopped before it was done"
+        return ""
+
+    @property
+    def seconds(self) -> float:
+        own = (r.seconds for r in self.results if r.step.address == self.change.address)
+        return sum(own)
+
+
+class Logged:
+    """A watcher that writes to the log of the op that is running."""
+
+    def __init__(self) -> None:
+        self.log: logging.Logger | Any = logging.getLogger(__name__)
+        self.plan: Plan | None = None
+
+    def planned(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def started(self, step: Step) -> None:
+        change = (
+            next((c for c in self.plan.changes if c.address == step.address), None) if self.plan else None
+        )
+        why = headline(change) if change else step.opcode.value
+        self.log.info(f"{step.address}: {step.opcode.value} ({why})")
+
+    def retrying(self, step: Step, error: str, seconds: float) -> None:
+        self.log.warning(f"{step.address}: {step.opcode.value} again in {duration(seconds)}: {error}")
+
+    def finished(self, result: StepResult) -> None:
+        step = result.step
+        text = f"{step.address}: {step.opcode.value} {result.status.value} in {duration(result.seconds)}"
+        if result.status is Status.FAILED:
+            self.log.error(f"{text}: {result.error}")
+        else:
+            self.log.info(text)
+
+
+class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """An environment, for the ops of one run. Opened at first use, closed when the run ends."""
+
+    root: str
+    environment: str
+    in_process: bool = True
+    plan: str = ""
+    """The id of the plan that the run was started for; empty: whatever is to be done now."""
+
+    _stack: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
+    _loop: Any = PrivateAttr(default=None)
+    _session: Any = PrivateAttr(default=None)
+    _watcher: Logged = PrivateAttr(default_factory=Logged)
+    _stop: Any = PrivateAttr(default=None)
+
+    @contextlib.contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Reconciler"]:
+        try:
+            yield self
+        finally:
+            self._stack.close()
+
+    def carry_out(self, address: Address, run_id: str, log: Any) -> Told:
+        """Converge one address. Raises GammaError where the environment cannot be worked on."""
+        self._watcher.log = log
+        opened = self._opened(address, run_id, log)
+        results = self._call(opened.carry_out(address))
+        return told(opened, address, tuple(results))
+
+    def plan_made(self) -> Plan:
+        """The plan that this run goes by. After `carry_out`."""
+        made: Plan = self._session.plan
+        return made
+
+    def _opened(self, address: Address, run_id: str, log: Any) -> Session:
+        if self._session is None:
+            project, desired = faultless(find_root(Path(self.root)), self.environment)
+            site = self._stack.enter_context(working(project, desired))
+            self._loop = self._stack.enter_context(_loop_in_thread())
+            self._stop = asyncio.Event()
+            self._stack.callback(lambda: self._call(site.world.aclose()))
+            sharing = None if self.in_process else Sharing(run_id, _run_worker())
+            purpose = f"Dagster run {run_id[:8]}"
+            only = None if self.in_process else address
+            give_up = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+                try:
+                    self._session = self._call(entering.__aenter__())
+                    break
+                except LeaseHeld as error:
+                    if time.monotonic() > give_up:
+                        raise
+                    log.info(f"Waiting: {error}")
+                    time.sleep(2)
+            self._stack.callback(lambda: self._call(entering.__aexit__(None, None, None)))
+            made = self._session.plan
+            if self.plan and made.id != self.plan and not (sharing and self._session.plan.steps):
+                log.warning(
+                    f"Plan {self.plan[:12]} is stale: the world, the specs or the ledger changed since "
+                    f"it was made. Planned again: {made.id[:12]}."
+                )
+        found: Session = self._session
+        return found
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop's thread and wait. An interrupt lets the running steps finish."""
+        done: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return done.result()
+        except BaseException:
+            if not done.done():
+                self._loop.call_soon_threadsafe(self._stop.set)
+                with contextlib.suppress(Exception):
+                    done.result(timeout=PATIENCE_SECONDS)
+            raise
+
+
+def told(opened: Session, address: Address, results: tuple[StepResult, ...]) -> Told:
+    """What there is to say of an address after its steps, from the survey and the ledger."""
+    changes = {change.address: change for change in opened.plan.changes}
+    change = changes[address]
+    observation = opened.survey.observations.get(address)
+    record = opened.execution.journal.ledger.record(address)
+    healthy, why = True, ""
+    if change.action is Action.KEEP and isinstance(observation, Seen):
+        healthy, why = observation.healthy, observation.why
+    outputs = dict(record.outputs) if record else {}
+    return Told(change, results, healthy, why, outputs)
+
+
+@contextlib.contextmanager
+def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="gamma", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=PATIENCE_SECONDS)
+        loop.close()
+
+
+def _run_worker() -> int | None:
+    """The process that lives as long as the run, where it is this one's parent: the multiprocess
+    executor's. A worker of Celery's outlives the run, and a pod's parent is nobody."""
+    import multiprocessing
+
+    return os.getppid() if multiprocessing.parent_process() is not None else None
