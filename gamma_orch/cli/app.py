@@ -7,6 +7,7 @@ import typer
 from gamma_orch.cli import (
     apply,
     destroy,
+    dev,
     doctor,
     down,
     explain,
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "up": up.up,
     "down": down.down,
     "doctor": doctor.doctor,
+    "dev": dev.dev,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

@@ -5,6 +5,7 @@ all, cheap to load; a run never executes it, because `location` builds a run's j
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action
 from gamma_orch.core.provider import GammaError
 from gamma_orch.core.render import headline
+from gamma_orch.core.resource import Resource
 from gamma_orch.orchestration import words
 from gamma_orch.orchestration.keys import HEALTHY, IN_SYNC, asset_key, op_name
 from gamma_orch.orchestration.scene import Scene
@@ -39,17 +41,24 @@ def spec_of(scene: Scene, address: Address) -> dg.AssetSpec:
             else words.unwanted_description(scene.unwanted[address])
         )
         return dg.AssetSpec(**shown, description=text, tags={"gamma/removed": "true"})
-    references = dg.LocalFileCodeReference(
-        file_path=str(scene.root / resource.span.file), line_number=resource.span.line
-    )
     return dg.AssetSpec(
         **shown,
         description=words.description(resource),
         owners=[_owner(resource.owner)] if resource.owner else None,
         code_version=scene.prints[address].content,
         tags={key: value for key, value in resource.labels.items() if _is_tag(key, value)},
-        metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[references])},
+        metadata={"dagster/code_references": _place(scene, resource)},
     )
+
+
+def _place(scene: Scene, resource: Resource) -> dg.CodeReferencesMetadataValue:
+    """A link to the file and line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        place = dg.LocalFileCodeReference(
+            file_path=str(scene.root / resource.span.file), line_number=resource.span.line
+        )
+        return dg.CodeReferencesMetadataValue(code_references=[place])
 
 
 def checks_of(scene: Scene, address: Address) -> list[dg.AssetCheckSpec]:

@@ -27,10 +27,14 @@ def _celery(scene: Scene, spec: ExecutorSpec) -> dg.ExecutorDefinition:
     try:
         from dagster_celery import celery_executor
     except ImportError:
-        raise GammaError(
-            "The executor celery needs the package dagster-celery: pip install 'gamma-orch[celery]'"
-        ) from None
+        raise _missing("celery") from None
     return celery_executor.configured(celery_config(scene, spec))
+
+
+def _missing(name: str) -> GammaError:
+    return GammaError(
+        f"The executor {name} needs the package dagster-{name}: pip install 'gamma-orch[{name}]'"
+    )
 
 
 def celery_config(scene: Scene, spec: ExecutorSpec) -> dict[str, Json]:
@@ -53,9 +57,7 @@ def _k8s(spec: ExecutorSpec) -> dg.ExecutorDefinition:
     try:
         from dagster_k8s import k8s_job_executor
     except ImportError:
-        raise GammaError(
-            "The executor k8s needs the package dagster-k8s: pip install 'gamma-orch[k8s]'"
-        ) from None
+        raise _missing("k8s") from None
     return k8s_job_executor.configured(k8s_config(spec))
 
 

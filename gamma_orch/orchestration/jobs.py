@@ -64,7 +64,7 @@ def _verify(root: Path, environment: str) -> dg.JobDefinition:
         by_address = {change.address: change for change in found.plan.changes}
         for condition in wrong:
             change = by_address[condition.address]
-            context.log_event(
+            context.instance.report_runless_asset_event(
                 dg.AssetCheckEvaluation(
                     asset_key=asset_key(environment, condition.address),
                     check_name=HEALTHY if condition.health is Health.FAILED else IN_SYNC,
@@ -76,7 +76,7 @@ def _verify(root: Path, environment: str) -> dg.JobDefinition:
                     },
                 )
             )
-        said = {
+        said: dict[str, Any] = {
             "summary": words.summary(found.plan, told),
             "not ready": dg.MetadataValue.md(words.conditions_markdown(told)),
         }

@@ -6,9 +6,10 @@ whoever asks for the whole (the webserver), and the job of a run from the run's 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
-from typing import AbstractSet, Any
+from typing import Any
 
 import dagster as dg
 from dagster import RepositoryData, RepositoryDefinition
@@ -59,7 +60,7 @@ def _definitions(found: Scene, addresses: Sequence[Address], whole: bool) -> dg.
         sensors=triggers.sensors(found) if whole and shown else None,
         schedules=triggers.schedules(found) if whole and shown else None,
         resources={
-            assets.RESOURCE: Reconciler(
+            assets.RESOURCE: Reconciler.configure_at_launch(
                 root=str(found.root), environment=found.environment, in_process=in_process
             )
         },
@@ -76,7 +77,8 @@ def _pool(found: Scene, address: Address) -> str | None:
 
 class _Location(RepositoryDefinition):
     def __init__(self, root: Path, environment: str) -> None:
-        self._whole = _Whole(lambda: scene(root, environment))
+        # Its methods are set below the class.
+        self._whole = _Whole(lambda: scene(root, environment))  # type: ignore[abstract]
         super().__init__(NAME, repository_data=self._whole)
 
     def get_maybe_subset_job_def(
@@ -88,9 +90,10 @@ class _Location(RepositoryDefinition):
     ) -> dg.JobDefinition:
         """The job of a run. Of a selection, it knows that selection alone."""
         if not asset_selection:
-            return super().get_maybe_subset_job_def(
+            whole: dg.JobDefinition = super().get_maybe_subset_job_def(
                 job_name, op_selection, asset_selection, asset_check_selection
             )
+            return whole
         found = self._whole.scene
         asked = {address_of(key) for key in asset_selection if len(key.path) == 3}
         known = [address for address in (*found.wanted, *found.unwanted) if address in asked]
@@ -99,30 +102,13 @@ class _Location(RepositoryDefinition):
                 f"{', '.join(map(str, gone))}: neither declared nor recorded in {found.environment} any more."
             )
         slim = _definitions(found, known, whole=False).get_repository_def()
-        return slim.get_job(job_name).get_subset(
-            asset_selection=asset_selection, asset_check_selection=asset_check_selection
-        )
+        job: dg.JobDefinition = slim.get_job(job_name)
+        return job.get_subset(asset_selection=asset_selection, asset_check_selection=asset_check_selection)
 
 
-def _delegated(name: str) -> Callable[..., Any]:
-    def method(self: "_Whole", *arguments: Any, **named: Any) -> Any:
-        return getattr(self.data, name)(*arguments, **named)
+class _Whole(RepositoryData):
+    """All definitions, made when something of them is asked for."""
 
-    return method
-
-
-class _Lazy(RepositoryData):
-    """Every question is passed on to `data`, which is made when the first is asked."""
-
-    data: RepositoryData
-
-
-for _name in [name for name in vars(RepositoryData) if name.startswith(("get_", "has_", "load_"))]:
-    setattr(_Lazy, _name, _delegated(_name))
-_Lazy.__abstractmethods__ = frozenset()
-
-
-class _Whole(_Lazy):
     def __init__(self, read: Callable[[], Scene]) -> None:
         self._read = read
 
@@ -131,8 +117,21 @@ class _Whole(_Lazy):
         return self._read()
 
     @cached_property
-    def data(self) -> RepositoryData:  # type: ignore[override]
+    def data(self) -> RepositoryData:
         found = self.scene
         whole = _definitions(found, [*found.wanted, *found.unwanted], whole=True)
         made: RepositoryData = whole.get_repository_def()._repository_data
         return made
+
+
+def _passed_on(name: str) -> Callable[..., Any]:
+    def method(self: _Whole, *arguments: Any, **named: Any) -> Any:
+        return getattr(self.data, name)(*arguments, **named)
+
+    return method
+
+
+# Every question that Dagster may put to a repository goes to `data`.
+for _name in [name for name in vars(RepositoryData) if name.startswith(("get_", "has_", "load_"))]:
+    setattr(_Whole, _name, _passed_on(_name))
+_Whole.__abstractmethods__ = frozenset()

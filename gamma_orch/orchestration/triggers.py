@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import dagster as dg
 
+from gamma_orch.core.render import diagnostics_text
 from gamma_orch.engine.project import SpecsBroken, faultless
 from gamma_orch.orchestration.git import Followed, GitFailed, follow
 from gamma_orch.orchestration.keys import COMMIT_TAG, ENVIRONMENT_TAG
@@ -59,9 +60,8 @@ def schedules(loaded: Scene) -> list[dg.ScheduleDefinition]:
 
 
 def _rhythm_sensor(loaded: Scene, seconds: int) -> dg.SensorDefinition:
-    return _sensor(
-        loaded, "reconcile_every", Cause.SCHEDULE, seconds, "Plans, and starts a run of what is pending."
-    )
+    text = "Plans, and starts a run of what is pending."
+    return _sensor(loaded, "reconcile_every", Cause.SCHEDULE, seconds, text)
 
 
 def _drift_sensor(loaded: Scene) -> dg.SensorDefinition:
@@ -137,10 +137,7 @@ def _tick(
     try:
         told = pulse(loaded.root, loaded.environment, cause, instance, memory)
     except SpecsBroken as error:
-        return (
-            f"The specs have errors:\n{read_scene(loaded.root, loaded.environment).problems or error}",
-            memory,
-        )
+        return f"The specs have errors:\n{diagnostics_text(error.diagnostics)}", memory
     return (told if told.start else told.words), told.memory
 
 

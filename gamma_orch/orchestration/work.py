@@ -76,8 +76,7 @@ class Logged:
         change = (
             next((c for c in self.plan.changes if c.address == step.address), None) if self.plan else None
         )
-        why = headline(change) if change else step.opcode.value
-        self.log.info(f"{step.address}: {step.opcode.value} ({why})")
+        self.log.info(f"{step.address}: {headline(change) if change else step.opcode.value}")
 
     def retrying(self, step: Step, error: str, seconds: float) -> None:
         self.log.warning(f"{step.address}: {step.opcode.value} again in {duration(seconds)}: {error}")
