@@ -51,6 +51,11 @@ def instance(known: Mapping[str, EnvironmentSpec], storage: bool) -> dict[str, J
                 ],
             },
         },
+        # What a step says is in its events; catching its output too starts four processes a run.
+        "compute_logs": {
+            "module": "dagster._core.storage.noop_compute_log_manager",
+            "class": "NoOpComputeLogManager",
+        },
         "schedules": {"use_threads": True, "num_workers": 2},
         "sensors": {"use_threads": True, "num_workers": 4},
         "retention": {

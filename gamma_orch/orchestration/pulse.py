@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,16 +22,20 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import digest
 from gamma_orch.core.change import Change
 from gamma_orch.core.condition import conditions
+from gamma_orch.core.event import Event, Type
 from gamma_orch.core.render import headline, plan_markdown
-from gamma_orch.engine.converge import look
+from gamma_orch.engine.converge import Site, look
 from gamma_orch.engine.doors import opened, run
 from gamma_orch.engine.survey import Survey
 from gamma_orch.orchestration import words
 from gamma_orch.orchestration.keys import CAUSE_TAG, ENVIRONMENT_TAG, IN_SYNC, asset_key
 from gamma_orch.orchestration.ticks import Cause, Decision, Seen, blocked, decide, drifted
-from gamma_orch.store.ledger import drifts, last_planned
+from gamma_orch.orchestration.work import PURPOSE
+from gamma_orch.store.ledger import drifts, events, last_planned
 
 WEBSERVER = "GAMMA_DAGSTER_URL"  # set by `gamma dev`: who is asked to reload a location
+# More resources than this, applied in one go outside of Dagster, are not recorded one by one.
+SHOWN_AT_ONCE = 200
 GOING_ON = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -43,21 +47,22 @@ GOING_ON = [
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a sensor remembers from one tick to the next: Dagster's cursor."""
+    """What was recorded last. It lies in the environment's own newest event, so that all schedules and
+    sensors go on from the same."""
 
-    summary: str = ""  # digest of what was last recorded of the whole
+    summary: str = ""  # digest of the whole
     drifted: Mapping[str, str] = field(default_factory=dict)  # address -> digest of its drift
-    commit: str = ""
-
-    def encoded(self) -> str:
-        return json.dumps({"summary": self.summary, "drifted": dict(self.drifted), "commit": self.commit})
+    state: int = 0  # where the ledger stood
 
     @classmethod
-    def decoded(cls, text: str | None) -> "Memory":
+    def of(cls, instance: dg.DagsterInstance, environment: str) -> "Memory":
         """Whatever an older Gamma has left there counts as nothing."""
+        records = instance.fetch_materializations(dg.AssetKey([environment]), limit=1).records
+        found = records[0].asset_materialization if records else None
+        kept = found.metadata.get("memory") if found else None
         try:
-            return cls(**json.loads(text)) if text else cls()
-        except (TypeError, ValueError):
+            return cls(**kept.value) if isinstance(kept, dg.JsonMetadataValue) else cls()  # type: ignore[arg-type]
+        except TypeError:
             return cls()
 
 
@@ -68,33 +73,64 @@ class Pulse:
     start: tuple[Address, ...]
     plan: str
     words: str
-    memory: Memory
 
 
-def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstance, memory: Memory) -> Pulse:
-    """Look, decide and record. Raises GammaError where the specs are broken or the ledger is away."""
+def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstance) -> Pulse:
+    """Look, decide and record. Raises SpecsBroken, and StoreError where the ledger is away."""
     with opened(root, environment) as site:
         survey = run(site, look(site))
         now = datetime.now(UTC)
         settings = site.reconcile
-        window = now - settings.flapping.within
         last = last_planned(site.database, environment)
         seen = Seen(
             plan=survey.plan,
             ledger=survey.ledger,
             wanted=site.desired,
-            drifts=drifts(site.database, environment, window) if survey.plan.steps else (),
+            drifts=drifts(site.database, environment, now - settings.flapping.within)
+            if survey.plan.steps
+            else (),
             planned_commit=str(last.data.get("commit", "")) if last else "",
             now=now,
         )
         decision = decide(seen, settings, cause)
-        found = drifted(survey.plan, site.desired, settings)
-        memory = _record(instance, environment, survey, decision, found, memory)
-        frozen = settings.frozen(now)
-    if frozen and decision.start:
-        window_, end = frozen
-        return Pulse((), survey.plan.id, f"Frozen until {end:%Y-%m-%d %H:%M} UTC: {window_.reason}", memory)
-    return Pulse(decision.start, survey.plan.id, _said(survey, decision), memory)
+        memory = Memory.of(instance, environment)
+        applied = _applied_elsewhere(site, survey, memory) if survey.ledger.state != memory.state else []
+    found = drifted(survey.plan, site.desired, settings)
+    _record(instance, environment, survey, decision, found, memory, applied)
+    if decision.start and (frozen := settings.frozen(now)):
+        window, end = frozen
+        said = f"Frozen until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"
+        return Pulse((), survey.plan.id, said)
+    return Pulse(decision.start, survey.plan.id, _said(survey, decision))
+
+
+def _applied_elsewhere(site: Site, survey: Survey, memory: Memory) -> list[dg.AssetMaterialization]:
+    """What was applied since the last record by anybody but a run: shown as if it had been one."""
+    history = events(site.database, site.environment, memory.state)
+    ours = {event.plan for event in history if event.type is Type.PLANNED and _by_a_run(event)}
+    done = {
+        event.address: event
+        for event in history
+        if event.type is Type.DONE and event.plan not in ours and event.address in site.desired
+    }
+    if len(done) > SHOWN_AT_ONCE:
+        return []
+    found = []
+    for address, event in done.items():
+        assert address is not None  # a Done has one
+        said: dict[str, Any] = {
+            "action": event.data["opcode"],
+            "applied": event.at,
+            "by": event.by,
+            "plan": event.plan[:12],
+        }
+        key = asset_key(site.environment, address)
+        found.append(dg.AssetMaterialization(key, metadata=said, description=f"Applied by {event.by}."))
+    return found
+
+
+def _by_a_run(event: Event) -> bool:
+    return str(event.data.get("purpose", "")).startswith(PURPOSE)
 
 
 def _said(survey: Survey, decision: Decision) -> str:
@@ -113,31 +149,34 @@ def _record(
     decision: Decision,
     found: Mapping[Address, Change],
     memory: Memory,
-) -> Memory:
-    """Events for what is news since the last tick, and the memory of them."""
+    applied: Sequence[dg.AssetMaterialization],
+) -> None:
+    """Events for what is news since the last record, and none where nothing is."""
     now = {str(a): digest([change.encoded(), a in decision.flapping]) for a, change in found.items()}
+    told = conditions(survey.plan, survey.ledger, survey.observations)
+    line = words.summary(survey.plan, told)
+    summary = digest([line, words.conditions_markdown(told)])
+    if (summary, now, survey.ledger.state) == (memory.summary, memory.drifted, memory.state):
+        return
+    for materialization in applied:
+        instance.report_runless_asset_event(materialization)
     for address, change in found.items():
         if memory.drifted.get(str(address)) != now[str(address)]:
             why = decision.left.get(address, "a run heals it")
             instance.report_runless_asset_event(drift_check(environment, change, why))
-    for name in memory.drifted.keys() - now.keys():
-        address = Address.parse(name)
-        if any(change.address == address for change in survey.plan.changes):
-            instance.report_runless_asset_event(in_sync_check(environment, address))
-    told = conditions(survey.plan, survey.ledger, survey.observations)
-    line = words.summary(survey.plan, told)
-    summary = digest([line, words.conditions_markdown(told)])
-    if summary != memory.summary:
-        said: dict[str, Any] = {
-            "summary": line,
-            "plan": dg.MetadataValue.md(plan_markdown(survey.plan)),
-            "not ready": dg.MetadataValue.md(words.conditions_markdown(told)),
-            "commit": survey.plan.commit[:12],
-        }
-        instance.report_runless_asset_event(
-            dg.AssetObservation(dg.AssetKey([environment]), metadata=said, description=line)
-        )
-    return Memory(summary, now, memory.commit)
+    known = {str(change.address) for change in survey.plan.changes}
+    for name in sorted((memory.drifted.keys() - now.keys()) & known):
+        instance.report_runless_asset_event(in_sync_check(environment, Address.parse(name)))
+    said: dict[str, Any] = {
+        "summary": line,
+        "plan": dg.MetadataValue.md(plan_markdown(survey.plan)),
+        "not ready": dg.MetadataValue.md(words.conditions_markdown(told)),
+        "commit": survey.plan.commit[:12],
+        "memory": {"summary": summary, "drifted": now, "state": survey.ledger.state},
+    }
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(dg.AssetKey([environment]), metadata=said, description=line)
+    )
 
 
 def drift_check(environment: str, change: Change, why: str) -> dg.AssetCheckEvaluation:

@@ -33,6 +33,14 @@ def serve(root: Path, host: str, port: int, say: Callable[[str], None]) -> int:
     }
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")]
     command += ["--host", host, "--port", str(port), "--log-format", "colored"]
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    # Before the child starts: it would inherit a SIGINT that is ignored, as it is in a shell's background.
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     with log.open("w") as out:
         process = subprocess.Popen(
             command,
@@ -43,13 +51,6 @@ def serve(root: Path, host: str, port: int, say: Callable[[str], None]) -> int:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours to pass on, once
         )
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         announced, started = False, time.monotonic()
         while not stopping and process.poll() is None:

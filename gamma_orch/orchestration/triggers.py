@@ -3,7 +3,6 @@
 import json
 import logging
 import urllib.request
-from dataclasses import replace
 
 import dagster as dg
 
@@ -12,7 +11,6 @@ from gamma_orch.engine.project import SpecsBroken, faultless
 from gamma_orch.orchestration.git import Followed, GitFailed, follow
 from gamma_orch.orchestration.keys import COMMIT_TAG, ENVIRONMENT_TAG
 from gamma_orch.orchestration.pulse import (
-    Memory,
     Pulse,
     ask_to_reload,
     pulse,
@@ -51,7 +49,7 @@ def schedules(loaded: Scene) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.STOPPED if suspended else dg.DefaultScheduleStatus.RUNNING,
     )
     def reconcile_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        told, _ = _tick(loaded, Cause.SCHEDULE, context.instance, Memory())
+        told = _tick(loaded, Cause.SCHEDULE, context.instance)
         if isinstance(told, str):
             return dg.SkipReason(told)
         return request(loaded.environment, told, Cause.SCHEDULE)
@@ -78,12 +76,9 @@ def _sensor(loaded: Scene, name: str, cause: Cause, seconds: int, text: str) -> 
         minimum_interval_seconds=seconds,
         default_status=_OFF if loaded.settings.reconcile.suspend else _ON,
     )
-    def sensed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        told, memory = _tick(loaded, cause, context.instance, Memory.decoded(context.cursor))
-        if isinstance(told, str):
-            return dg.SensorResult(skip_reason=told, cursor=memory.encoded())
-        asked = request(loaded.environment, told, cause)
-        return dg.SensorResult(run_requests=[asked], cursor=memory.encoded())
+    def sensed(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        told = _tick(loaded, cause, context.instance)
+        return dg.SkipReason(told) if isinstance(told, str) else request(loaded.environment, told, cause)
 
     return sensed
 
@@ -97,23 +92,24 @@ def _git_sensor(loaded: Scene) -> dg.SensorDefinition:
         default_status=_OFF if loaded.settings.reconcile.suspend else _ON,
     )
     def commits(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        memory = Memory.decoded(context.cursor)
+        known = context.cursor or ""
         settings = loaded.settings.reconcile
         try:
             followed = follow(loaded.root, settings.branch, settings.remote)
         except GitFailed as error:
-            return dg.SensorResult(skip_reason=str(error), cursor=memory.encoded())
+            return dg.SensorResult(skip_reason=str(error), cursor=known)
         if outdated := _outdated(loaded):
-            return dg.SensorResult(skip_reason=outdated, cursor=memory.encoded())
-        if not followed.commit or followed.commit == memory.commit:
+            return dg.SensorResult(skip_reason=outdated, cursor=known)
+        if not followed.commit or followed.commit == known:
             said = f"No new commit: {followed.commit[:12] or 'this is no git repository'}."
-            return dg.SensorResult(skip_reason=said, cursor=memory.encoded())
-        told, memory = _tick(loaded, Cause.COMMIT, context.instance, memory)
+            return dg.SensorResult(skip_reason=said, cursor=known)
+        if busy := _busy(loaded, context.instance):
+            return dg.SensorResult(skip_reason=busy, cursor=known)
+        told = _tick(loaded, Cause.COMMIT, context.instance)
         if isinstance(told, str):
-            seen = memory if told.startswith("Run ") else replace(memory, commit=followed.commit)
-            return dg.SensorResult(skip_reason=told, cursor=seen.encoded())
+            return dg.SensorResult(skip_reason=told, cursor=followed.commit)
         asked = request(loaded.environment, told, Cause.COMMIT, _tags(followed))
-        return dg.SensorResult(run_requests=[asked], cursor=replace(memory, commit=followed.commit).encoded())
+        return dg.SensorResult(run_requests=[asked], cursor=followed.commit)
 
     return commits
 
@@ -126,19 +122,20 @@ def _tags(followed: Followed) -> dict[str, str]:
     }
 
 
-def _tick(
-    loaded: Scene, cause: Cause, instance: dg.DagsterInstance, memory: Memory
-) -> tuple[Pulse | str, Memory]:
+def _tick(loaded: Scene, cause: Cause, instance: dg.DagsterInstance) -> Pulse | str:
     """What a run should do, or why none is started."""
-    if going_on := run_going_on(instance, loaded.environment):
-        return f"Run {going_on[:8]} is at work on {loaded.environment}.", memory
-    if outdated := _outdated(loaded):
-        return outdated, memory
+    if why := _busy(loaded, instance) or _outdated(loaded):
+        return why
     try:
-        told = pulse(loaded.root, loaded.environment, cause, instance, memory)
+        told = pulse(loaded.root, loaded.environment, cause, instance)
     except SpecsBroken as error:
-        return f"The specs have errors:\n{diagnostics_text(error.diagnostics)}", memory
-    return (told if told.start else told.words), told.memory
+        return f"The specs have errors:\n{diagnostics_text(error.diagnostics)}"
+    return told if told.start else told.words
+
+
+def _busy(loaded: Scene, instance: dg.DagsterInstance) -> str:
+    going_on = run_going_on(instance, loaded.environment)
+    return f"Run {going_on[:8]} is at work on {loaded.environment}." if going_on else ""
 
 
 def _outdated(loaded: Scene) -> str:

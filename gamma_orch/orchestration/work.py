@@ -33,6 +33,7 @@ from gamma_orch.store.errors import LeaseHeld
 from gamma_orch.store.lease import Sharing
 
 PATIENCE_SECONDS = 60.0  # waiting for somebody else who is at work on the environment
+PURPOSE = "Dagster run"  # begins what a run writes into the ledger as its purpose
 T = TypeVar("T")
 
 
@@ -132,7 +133,7 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._stop = asyncio.Event()
             self._stack.callback(lambda: self._call(site.world.aclose()))
             sharing = None if self.in_process else Sharing(run_id, _run_worker())
-            purpose = f"Dagster run {run_id[:8]}"
+            purpose = f"{PURPOSE} {run_id[:8]}"
             only = None if self.in_process else address
             give_up = time.monotonic() + PATIENCE_SECONDS
             while True:

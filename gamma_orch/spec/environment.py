@@ -93,8 +93,8 @@ class EnvironmentSpec(Spec):
     """Where ${secret.name} comes from. One not named here is read from GAMMA_SECRET_<NAME>."""
     targets: dict[str, TargetSpec] = Field(default_factory=dict)
     """The systems that resources of this environment are put on, by name."""
-    reconcile: ReconcileSpec = ReconcileSpec()
-    """What happens without anybody asking: schedules, drift, freeze windows."""
+    reconcile: ReconcileSpec = ReconcileSpec(suspend=True)
+    """What happens without anybody asking: schedules, drift, freeze windows. Without it: nothing."""
     executor: Literal["in_process", "multiprocess"] | ExecutorSpec = "in_process"
     """Where the steps of a run execute: the name of an executor, or its settings."""
 
