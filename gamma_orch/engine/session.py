@@ -44,6 +44,7 @@ class Session:
     site: Site
     survey: Survey
     execution: Execution
+    joined: bool = False  # another process of the run was first
     results: list[StepResult] = field(default_factory=list)
 
     @property
@@ -95,7 +96,7 @@ async def session(
         found = await _announced(site, hold, journal, found, purpose)
         watcher.planned(found.plan)
         execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
-        opened = Session(site, found, execution)
+        opened = Session(site, found, execution, hold.lease.joined)
         async with stopped_when(hold.lost, stop):
             yield opened
         hold.over = opened.finished

@@ -121,7 +121,7 @@ def _converged(
 ) -> dg.MaterializeResult[None]:
     reconciler = context.resources.gamma
     try:
-        told = reconciler.carry_out(address, context.run_id, context.log)
+        told = reconciler.carry_out(address, context.run.run_id, context.log)
     except GammaError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     change = told.change

@@ -109,7 +109,9 @@ def _destroy(root: Path, environment: str) -> dg.JobDefinition:
         watcher.log = context.log
         with opened(root, environment) as declared:
             site = replace(declared, desired={})
-            outcome = run(site, apply(site, watcher=watcher, purpose=f"Dagster destroy {context.run_id[:8]}"))
+            outcome = run(
+                site, apply(site, watcher=watcher, purpose=f"Dagster destroy {context.run.run_id[:8]}")
+            )
         refused = [refusal.message for refusal in outcome.refusals]
         refused += [str(change.address) for change in outcome.plan.refused]
         if refused or outcome.failed:

@@ -24,6 +24,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action, Change
 from gamma_orch.core.observation import Seen
 from gamma_orch.core.plan import Plan, Step
+from gamma_orch.core.provider import GammaError
 from gamma_orch.core.render import duration, headline
 from gamma_orch.engine.doors import working
 from gamma_orch.engine.progress import Status, StepResult
@@ -33,6 +34,7 @@ from gamma_orch.store.errors import LeaseHeld
 from gamma_orch.store.lease import Sharing
 
 PATIENCE_SECONDS = 60.0  # waiting for somebody else who is at work on the environment
+STOPPING_SECONDS = 60.0  # for the steps that run when a run is cancelled
 PURPOSE = "Dagster run"  # begins what a run writes into the ledger as its purpose
 T = TypeVar("T")
 
@@ -105,6 +107,7 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
     _session: Any = PrivateAttr(default=None)
     _watcher: Logged = PrivateAttr(default_factory=Logged)
     _stop: Any = PrivateAttr(default=None)
+    _refusal: Any = PrivateAttr(default=None)
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Reconciler"]:
@@ -126,35 +129,49 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         return made
 
     def _opened(self, address: Address, run_id: str, log: Any) -> Session:
+        """Opened once a process; what kept it from being opened is said to every op after that too."""
+        if self._refusal is not None:
+            raise self._refusal
         if self._session is None:
-            project, desired = faultless(find_root(Path(self.root)), self.environment)
-            site = self._stack.enter_context(working(project, desired))
-            self._loop = self._stack.enter_context(_loop_in_thread())
-            self._stop = asyncio.Event()
-            self._stack.callback(lambda: self._call(site.world.aclose()))
-            sharing = None if self.in_process else Sharing(run_id, _run_worker())
-            purpose = f"{PURPOSE} {run_id[:8]}"
-            only = None if self.in_process else address
-            give_up = time.monotonic() + PATIENCE_SECONDS
-            while True:
-                entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+            with contextlib.ExitStack() as stack:
                 try:
-                    self._session = self._call(entering.__aenter__())
-                    break
-                except LeaseHeld as error:
-                    if time.monotonic() > give_up:
-                        raise
-                    log.info(f"Waiting: {error}")
-                    time.sleep(2)
-            self._stack.callback(lambda: self._call(entering.__aexit__(None, None, None)))
-            made = self._session.plan
-            if self.plan and made.id != self.plan and not (sharing and self._session.plan.steps):
-                log.warning(
-                    f"Plan {self.plan[:12]} is stale: the world, the specs or the ledger changed since "
-                    f"it was made. Planned again: {made.id[:12]}."
-                )
+                    self._session = self._enter(stack, address, run_id, log)
+                except GammaError as error:
+                    self._refusal = error
+                    raise
+                self._stack = stack.pop_all()
         found: Session = self._session
         return found
+
+    def _enter(self, stack: contextlib.ExitStack, address: Address, run_id: str, log: Any) -> Session:
+        project, desired = faultless(find_root(Path(self.root)), self.environment)
+        site = stack.enter_context(working(project, desired))
+        self._loop = stack.enter_context(_loop_in_thread())
+        self._stop = asyncio.Event()
+        stack.callback(lambda: self._call(site.world.aclose()))
+        sharing = None if self.in_process else Sharing(run_id, _run_worker())
+        only = None if self.in_process else address
+        purpose = f"{PURPOSE} {run_id[:8]}"
+        entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        opened: Session | None = None
+        while opened is None:
+            try:
+                opened = self._call(entering.__aenter__())
+            except LeaseHeld as error:
+                if time.monotonic() > give_up:
+                    raise
+                log.info(f"Waiting: {error}")
+                time.sleep(2)
+                entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+        held = entering
+        stack.callback(lambda: self._call(held.__aexit__(None, None, None)))
+        if self.plan and opened.plan.id != self.plan and not opened.joined:
+            log.warning(
+                f"Plan {self.plan[:12]} is stale: the world, the specs or the ledger changed since "
+                f"it was made. Planned again: {opened.plan.id[:12]}."
+            )
+        return opened
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the loop's thread and wait. An interrupt lets the running steps finish."""
@@ -165,7 +182,7 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
             if not done.done():
                 self._loop.call_soon_threadsafe(self._stop.set)
                 with contextlib.suppress(Exception):
-                    done.result(timeout=PATIENCE_SECONDS)
+                    done.result(timeout=STOPPING_SECONDS)
             raise
 
 
@@ -191,7 +208,7 @@ def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
         yield loop
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=PATIENCE_SECONDS)
+        thread.join()
         loop.close()
 
 
