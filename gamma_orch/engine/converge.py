@@ -15,6 +15,7 @@ from functools import partial
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.admit import Ground, Now, Refusal, admit
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.change import Action, Reason
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.plan import Plan
@@ -236,7 +237,7 @@ def release_of(plan: Plan) -> Event:
     return Event(Type.RELEASED, plan=plan.id, data={"commit": plan.commit})
 
 
-def planned(plan: Plan, purpose: str, run: str = "") -> Event:
+def planned(plan: Plan, purpose: str, told: Mapping[str, Json] | None = None) -> Event:
     """What the history shows of a plan: every change but the kept ones, without their fields."""
     changes = [
         {"address": str(c.address), "action": c.action.value, "reason": c.reason.value}
@@ -244,6 +245,5 @@ def planned(plan: Plan, purpose: str, run: str = "") -> Event:
         if c.action is not Action.KEEP
     ]
     data = {"purpose": purpose, "commit": plan.commit, "summary": plan.summary(), "changes": changes}
-    if run:
-        data["run"] = run
+    data.update(told or {})
     return Event(Type.PLANNED, plan=plan.id, data=data)

@@ -8,10 +8,12 @@ and go on under the plan id of the first.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.event import Type
 from gamma_orch.core.ledger import Begun, Ledger
 from gamma_orch.core.plan import Plan, dependents, up_to
 from gamma_orch.core.provider import GammaError
@@ -32,7 +34,7 @@ from gamma_orch.engine.journal import Journal
 from gamma_orch.engine.progress import Silent, StepResult, Watcher
 from gamma_orch.engine.survey import Survey, survey
 from gamma_orch.store.lease import Sharing
-from gamma_orch.store.ledger import last_planned, released
+from gamma_orch.store.ledger import events, present, released
 
 
 class Frozen(GammaError):
@@ -79,8 +81,10 @@ async def session(
     stop: asyncio.Event | None = None,
     sharing: Sharing | None = None,
     address: Address | None = None,
+    told: Mapping[str, Json] | None = None,
 ) -> AsyncIterator[Session]:
     """Hold an environment for a run. `address`: the only one that a process of a shared run carries out.
+    `told`: what else the Planned event shall say of the run.
 
     Raises LeaseHeld if somebody else is at work, Frozen in a freeze window, StoreError if the ledger
     fails.
@@ -93,17 +97,43 @@ async def session(
             await journal.append(*found.settled)
         if found.plan.steps and (refusal := frozen(site)):
             raise Frozen(f"{refusal.message}.")
-        found = await _announced(site, hold, journal, found, purpose)
+        unsure = _open(found.ledger)  # what others of the run are at work on looks in doubt from here
+        found = await _announced(site, hold, journal, found, purpose, told or {})
         watcher.planned(found.plan)
         execution = Execution(found, site.world, journal, site.secrets, watcher, stop)
         opened = Session(site, found, execution, hold.lease.joined)
         async with stopped_when(hold.lost, stop):
             yield opened
-        hold.over = opened.finished
-        if opened.finished and not held_back(found.plan):
+        said = _caught_up(site, hold, opened) if sharing else False
+        hold.over, held_up = opened.finished, held_back(found.plan)
+        if hold.over and sharing and unsure:
+            rest = await _rest(site)
+            hold.over = rest is not None and not rest.steps
+            held_up = rest is None or held_back(rest)
+        if hold.over and not said and not held_up:
             news = found.plan.steps or found.settled
             if news or released(site.database, site.environment) != site.commit:
                 await journal.append(release_of(found.plan))
+
+
+def _caught_up(site: Site, hold: Hold, opened: Session) -> bool:
+    """Take in what the other workers of the run have done meanwhile. Whether one of them was the last."""
+    said = events(site.database, site.environment, after=hold.lease.seq)
+    for event in said:
+        opened.execution.frontier.feed(event)
+    return any(event.type is Type.RELEASED and event.plan == opened.plan.id for event in said)
+
+
+def _open(ledger: Ledger) -> bool:
+    return any(entry.begun for entry in ledger.entries.values())
+
+
+async def _rest(site: Site) -> Plan | None:
+    """What is left to be done by now; None while somebody is at work."""
+    ledger, seq = present(site.database, site.environment)
+    if _open(ledger):
+        return None
+    return (await survey(site.environment, site.desired, site.commit, ledger, seq, site.world)).plan
 
 
 async def _surveyed(site: Site, hold: Hold, address: Address | None) -> Survey:
@@ -140,13 +170,15 @@ def _related(site: Site, ledger: Ledger, address: Address) -> frozenset[Address]
     return frozenset(found)
 
 
-async def _announced(site: Site, hold: Hold, journal: Journal, found: Survey, purpose: str) -> Survey:
+async def _announced(
+    site: Site, hold: Hold, journal: Journal, found: Survey, purpose: str, told: Mapping[str, Json]
+) -> Survey:
     """The plan in the log: once a run. Later processes of a run go on under the id of the first."""
     if not found.plan.steps:
         return found
-    if hold.lease.joined:
-        begun = last_planned(site.database, site.environment)
-        if begun is not None and begun.data.get("run") == hold.lease.run:
-            return replace(found, plan=replace(found.plan, id=begun.plan))
-    await journal.append(planned(found.plan, purpose, hold.lease.run))
-    return found
+    event = planned(found.plan, purpose, told)
+    if not hold.lease.run:
+        await journal.append(event)
+        return found
+    first = await asyncio.to_thread(hold.log.announce, event, site.now())
+    return replace(found, plan=replace(found.plan, id=first.plan))

@@ -38,7 +38,7 @@ def spec_of(scene: Scene, address: Address) -> dg.AssetSpec:
         text = (
             f"The specs are broken; this is known from the ledger.\n\n```\n{scene.problems}```"
             if scene.broken
-            else words.unwanted_description(scene.unwanted[address])
+            else words.unwanted_description(scene.unwanted.get(address))
         )
         return dg.AssetSpec(**shown, description=text, tags={"gamma/removed": "true"})
     return dg.AssetSpec(
@@ -121,7 +121,7 @@ def _converged(
 ) -> dg.MaterializeResult[None]:
     reconciler = context.resources.gamma
     try:
-        told = reconciler.carry_out(address, context.run.run_id, context.log)
+        told = reconciler.carry_out(address, context.run, context.log)
     except GammaError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     change = told.change

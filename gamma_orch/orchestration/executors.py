@@ -48,7 +48,12 @@ def celery_config(scene: Scene, spec: ExecutorSpec) -> dict[str, Json]:
             "task_reject_on_worker_lost": True,
             "worker_prefetch_multiplier": 1,
             "worker_concurrency": spec.max_concurrent,
-            "broker_transport_options": {"visibility_timeout": 60},
+            "broker_transport_options": {
+                "visibility_timeout": spec.redeliver_after,
+                # Look every 10 s for what is to be given to another; its own default is every 100 s.
+                "unacked_restore_interval": 10,
+                "unacked_restore_throttle": 1,
+            },
         },
     }
 

@@ -96,14 +96,20 @@ class _Location(RepositoryDefinition):
             return whole
         found = self._whole.scene
         asked = {address_of(key) for key in asset_selection if len(key.path) == 3}
-        known = [address for address in (*found.wanted, *found.unwanted) if address in asked]
+        known = [a for a in (*found.wanted, *found.unwanted, *sorted(found.gone)) if a in asked]
         if gone := sorted(asked - set(known)):
             raise GammaError(
                 f"{', '.join(map(str, gone))}: neither declared nor recorded in {found.environment} any more."
             )
         slim = _definitions(found, known, whole=False).get_repository_def()
         job: dg.JobDefinition = slim.get_job(job_name)
-        return job.get_subset(asset_selection=asset_selection, asset_check_selection=asset_check_selection)
+        checks = {check for one in job.asset_layer.asset_graph.assets_defs for check in one.check_keys}
+        if asset_check_selection is None or checks <= set(asset_check_selection):
+            return job
+        some: dg.JobDefinition = job.get_subset(
+            asset_selection=asset_selection, asset_check_selection=asset_check_selection
+        )
+        return some
 
 
 class _Whole(RepositoryData):

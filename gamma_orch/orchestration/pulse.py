@@ -20,7 +20,7 @@ import dagster as dg
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import digest
-from gamma_orch.core.change import Change
+from gamma_orch.core.change import Action, Change
 from gamma_orch.core.condition import conditions
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.render import headline, plan_markdown
@@ -28,7 +28,7 @@ from gamma_orch.engine.converge import Site, look
 from gamma_orch.engine.doors import opened, run
 from gamma_orch.engine.survey import Survey
 from gamma_orch.orchestration import words
-from gamma_orch.orchestration.keys import CAUSE_TAG, ENVIRONMENT_TAG, IN_SYNC, asset_key
+from gamma_orch.orchestration.keys import CAUSE_TAG, ENVIRONMENT_TAG, HEALTHY, IN_SYNC, asset_key
 from gamma_orch.orchestration.ticks import Cause, Decision, Seen, blocked, decide, drifted
 from gamma_orch.orchestration.work import PURPOSE
 from gamma_orch.store.ledger import drifts, events, last_planned
@@ -36,6 +36,7 @@ from gamma_orch.store.ledger import drifts, events, last_planned
 WEBSERVER = "GAMMA_DAGSTER_URL"  # set by `gamma dev`: who is asked to reload a location
 # More resources than this, applied in one go outside of Dagster, are not recorded one by one.
 SHOWN_AT_ONCE = 200
+Recorded = dg.AssetMaterialization | dg.AssetCheckEvaluation
 GOING_ON = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -90,6 +91,8 @@ def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstan
             if survey.plan.steps
             else (),
             planned_commit=str(last.data.get("commit", "")) if last else "",
+            unfinished=_unfinished(instance, last, survey.plan.commit),
+            settled=frozenset(event.address for event in survey.settled if event.address),
             now=now,
         )
         decision = decide(seen, settings, cause)
@@ -104,7 +107,7 @@ def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstan
     return Pulse(decision.start, survey.plan.id, _said(survey, decision))
 
 
-def _applied_elsewhere(site: Site, survey: Survey, memory: Memory) -> list[dg.AssetMaterialization]:
+def _applied_elsewhere(site: Site, survey: Survey, memory: Memory) -> list[Recorded]:
     """What was applied since the last record by anybody but a run: shown as if it had been one."""
     history = events(site.database, site.environment, memory.state)
     ours = {event.plan for event in history if event.type is Type.PLANNED and _by_a_run(event)}
@@ -115,7 +118,8 @@ def _applied_elsewhere(site: Site, survey: Survey, memory: Memory) -> list[dg.As
     }
     if len(done) > SHOWN_AT_ONCE:
         return []
-    found = []
+    in_sync = {change.address for change in survey.plan.changes if change.action is Action.KEEP}
+    found: list[Recorded] = []
     for address, event in done.items():
         assert address is not None  # a Done has one
         said: dict[str, Any] = {
@@ -126,7 +130,21 @@ def _applied_elsewhere(site: Site, survey: Survey, memory: Memory) -> list[dg.As
         }
         key = asset_key(site.environment, address)
         found.append(dg.AssetMaterialization(key, metadata=said, description=f"Applied by {event.by}."))
+        if address in in_sync:
+            found += [passed_check(site.environment, address, name) for name in (IN_SYNC, HEALTHY)]
     return found
+
+
+def _unfinished(instance: dg.DagsterInstance, last: Event | None, commit: str) -> frozenset[Address]:
+    """What the last run was started for, where it failed or its process died. One that a person cancelled
+    is not taken up."""
+    if last is None or last.data.get("commit") != commit or "run" not in last.data:
+        return frozenset()
+    run = instance.get_run_by_id(last.data["run"])
+    if run is None or run.status is not dg.DagsterRunStatus.FAILURE:
+        return frozenset()
+    selection = last.data["selection"] or [change["address"] for change in last.data["changes"]]
+    return frozenset(Address.parse(text) for text in selection)
 
 
 def _by_a_run(event: Event) -> bool:
@@ -149,7 +167,7 @@ def _record(
     decision: Decision,
     found: Mapping[Address, Change],
     memory: Memory,
-    applied: Sequence[dg.AssetMaterialization],
+    applied: Sequence[Recorded],
 ) -> None:
     """Events for what is news since the last record, and none where nothing is."""
     now = {str(a): digest([change.encoded(), a in decision.flapping]) for a, change in found.items()}
@@ -158,15 +176,15 @@ def _record(
     summary = digest([line, words.conditions_markdown(told)])
     if (summary, now, survey.ledger.state) == (memory.summary, memory.drifted, memory.state):
         return
-    for materialization in applied:
-        instance.report_runless_asset_event(materialization)
+    for one in applied:
+        instance.report_runless_asset_event(one)
     for address, change in found.items():
         if memory.drifted.get(str(address)) != now[str(address)]:
             why = decision.left.get(address, "a run heals it")
             instance.report_runless_asset_event(drift_check(environment, change, why))
     known = {str(change.address) for change in survey.plan.changes}
     for name in sorted((memory.drifted.keys() - now.keys()) & known):
-        instance.report_runless_asset_event(in_sync_check(environment, Address.parse(name)))
+        instance.report_runless_asset_event(passed_check(environment, Address.parse(name), IN_SYNC))
     said: dict[str, Any] = {
         "summary": line,
         "plan": dg.MetadataValue.md(plan_markdown(survey.plan)),
@@ -195,12 +213,12 @@ def drift_check(environment: str, change: Change, why: str) -> dg.AssetCheckEval
     )
 
 
-def in_sync_check(environment: str, address: Address) -> dg.AssetCheckEvaluation:
+def passed_check(environment: str, address: Address, name: str) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=asset_key(environment, address),
-        check_name=IN_SYNC,
+        check_name=name,
         passed=True,
-        metadata={"now": "as declared"},
+        metadata={"now": "as declared" if name == IN_SYNC else "it works"},
     )
 
 

@@ -29,6 +29,10 @@ class Scene:
     environment: str
     wanted: Mapping[Address, Resource]
     unwanted: Mapping[Address, Entry]  # recorded, and declared by no document any more
+    lets_go: Mapping[
+        Address, tuple[Address, ...]
+    ]  # unwanted -> what is wanted, and rested on it when recorded
+    gone: frozenset[Address]  # recorded once, and not any more: a run's selection may hold what it deleted
     prints: Mapping[Address, Fingerprint]
     settings: EnvironmentSpec
     families: Mapping[str, str]  # kind -> the group it is shown under
@@ -52,11 +56,12 @@ class Scene:
         """What comes before it in a run. What goes goes after what rested on it."""
         if address in self.wanted:
             return self.wanted[address].needs
-        return tuple(
+        above = (
             other
             for other, entry in self.unwanted.items()
             if entry.record and address in entry.record.needs and other != address
         )
+        return (*above, *self.lets_go.get(address, ()))
 
 
 def scene(root: Path, environment: str) -> Scene:
@@ -75,6 +80,14 @@ def scene(root: Path, environment: str) -> Scene:
         for address, entry in sorted(ledger.entries.items())
         if entry.record and address not in wanted and address not in moved
     }
+    lets_go: dict[Address, tuple[Address, ...]] = {}
+    for address, resource in wanted.items():
+        record = ledger.record(address) or (
+            ledger.record(resource.moved_from) if resource.moved_from else None
+        )
+        for need in record.needs if record else ():
+            if need in unwanted:
+                lets_go[need] = (*lets_go.get(need, ()), address)
     kinds = {address.kind for address in (*wanted, *unwanted)}
     found = {name: project.kinds.get(name) for name in sorted(kinds)}
     return Scene(
@@ -82,6 +95,8 @@ def scene(root: Path, environment: str) -> Scene:
         environment=environment,
         wanted=wanted,
         unwanted=unwanted,
+        lets_go=lets_go,
+        gone=frozenset(ledger.entries) - set(wanted) - set(unwanted),
         prints=fingerprint(wanted, in_order(wanted)),
         settings=settings,
         families={name: kind.family if kind else "unknown" for name, kind in found.items()},

@@ -29,6 +29,8 @@ def serve(root: Path, host: str, port: int, say: Callable[[str], None]) -> int:
         **storage_url(),
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        # `dg dev`, which is to supersede it, wants a project in a layout of its own.
+        "PYTHONWARNINGS": "ignore:Function `dev_command` is superseded",
         WEBSERVER: url,
     }
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")]

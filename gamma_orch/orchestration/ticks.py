@@ -25,7 +25,7 @@ DRIFT = frozenset({Reason.DRIFTED, Reason.DELETED_OUTSIDE, Reason.UNHEALTHY})
 class Cause(StrEnum):
     SCHEDULE = "schedule"  # whatever is pending
     COMMIT = "commit"  # whatever is pending, because there is a new commit
-    DRIFT = "drift"  # what was changed outside, and nothing else
+    DRIFT = "drift"  # what was changed outside, and what a run has left unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Seen:
     wanted: Mapping[Address, Resource]
     drifts: Sequence[Event]  # Drifted events, newest first, no older than the window of `flapping`
     planned_commit: str  # of the last plan that was carried out
+    unfinished: frozenset[Address]  # what the last run was to converge, before it failed or died
+    settled: frozenset[Address]  # cut off with their run: nothing that failed by itself
     now: datetime
 
 
@@ -67,7 +69,7 @@ def decide(seen: Seen, settings: ReconcileSpec, cause: Cause) -> Decision:
                 flapping.add(address)
                 left[address] = rivalry(address, seen.drifts, settings)
                 continue
-        elif cause is Cause.DRIFT:
+        elif cause is Cause.DRIFT and address not in seen.unfinished:
             left[address] = "a change of ours, for the schedule or a commit to start"
             continue
         if why := _failed_lately(seen, address, settings.retry):
@@ -102,7 +104,7 @@ def rivalry(address: Address, drifts: Sequence[Event], settings: ReconcileSpec) 
 
 def _failed_lately(seen: Seen, address: Address, retry: timedelta) -> str:
     entry = seen.ledger.entries.get(address, NOTHING)
-    if not entry.error or seen.planned_commit != seen.plan.commit:
+    if not entry.error or address in seen.settled or seen.planned_commit != seen.plan.commit:
         return ""
     again = datetime.fromisoformat(entry.since) + retry
     return f"it failed and is tried again at {again:%H:%M:%S}: {entry.error}" if seen.now < again else ""

@@ -33,8 +33,10 @@ def description(resource: Resource) -> str:
     return "\n\n".join(parts)
 
 
-def unwanted_description(entry: Entry) -> str:
-    """Of something recorded that no document declares any more."""
+def unwanted_description(entry: Entry | None) -> str:
+    """Of something recorded that no document declares any more; None if it is gone already."""
+    if entry is None:
+        return "No document declares it any more, and it is gone."
     what = "forgotten, and stays as it is" if entry.record and entry.record.retain else "deleted"
     return f"No document declares it any more: it will be {what} by the next reconcile."
 

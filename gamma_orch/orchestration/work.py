@@ -21,7 +21,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from gamma_orch.core.address import Address
-from gamma_orch.core.change import Action, Change
+from gamma_orch.core.change import Action, Change, Reason
 from gamma_orch.core.observation import Seen
 from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.provider import GammaError
@@ -116,10 +116,10 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         finally:
             self._stack.close()
 
-    def carry_out(self, address: Address, run_id: str, log: Any) -> Told:
+    def carry_out(self, address: Address, run: dg.DagsterRun, log: Any) -> Told:
         """Converge one address. Raises GammaError where the environment cannot be worked on."""
         self._watcher.log = log
-        opened = self._opened(address, run_id, log)
+        opened = self._opened(address, run, log)
         results = self._call(opened.carry_out(address))
         return told(opened, address, tuple(results))
 
@@ -128,14 +128,14 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         made: Plan = self._session.plan
         return made
 
-    def _opened(self, address: Address, run_id: str, log: Any) -> Session:
+    def _opened(self, address: Address, run: dg.DagsterRun, log: Any) -> Session:
         """Opened once a process; what kept it from being opened is said to every op after that too."""
         if self._refusal is not None:
             raise self._refusal
         if self._session is None:
             with contextlib.ExitStack() as stack:
                 try:
-                    self._session = self._enter(stack, address, run_id, log)
+                    self._session = self._enter(stack, address, run, log)
                 except GammaError as error:
                     self._refusal = error
                     raise
@@ -143,16 +143,18 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         found: Session = self._session
         return found
 
-    def _enter(self, stack: contextlib.ExitStack, address: Address, run_id: str, log: Any) -> Session:
+    def _enter(self, stack: contextlib.ExitStack, address: Address, run: dg.DagsterRun, log: Any) -> Session:
         project, desired = faultless(find_root(Path(self.root)), self.environment)
         site = stack.enter_context(working(project, desired))
         self._loop = stack.enter_context(_loop_in_thread())
         self._stop = asyncio.Event()
         stack.callback(lambda: self._call(site.world.aclose()))
-        sharing = None if self.in_process else Sharing(run_id, _run_worker())
+        sharing = None if self.in_process else Sharing(run.run_id, _run_worker())
         only = None if self.in_process else address
-        purpose = f"{PURPOSE} {run_id[:8]}"
-        entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+        purpose = f"{PURPOSE} {run.run_id[:8]}"
+        selection = sorted("/".join(key.path[1:]) for key in run.asset_selection or ())
+        told = {"run": run.run_id, "selection": selection}
+        entering = session(site, purpose, self._watcher, self._stop, sharing, only, told)
         give_up = time.monotonic() + PATIENCE_SECONDS
         opened: Session | None = None
         while opened is None:
@@ -163,7 +165,7 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
                     raise
                 log.info(f"Waiting: {error}")
                 time.sleep(2)
-                entering = session(site, purpose, self._watcher, self._stop, sharing, only)
+                entering = session(site, purpose, self._watcher, self._stop, sharing, only, told)
         held = entering
         stack.callback(lambda: self._call(held.__aexit__(None, None, None)))
         if self.plan and opened.plan.id != self.plan and not opened.joined:
@@ -189,7 +191,7 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
 def told(opened: Session, address: Address, results: tuple[StepResult, ...]) -> Told:
     """What there is to say of an address after its steps, from the survey and the ledger."""
     changes = {change.address: change for change in opened.plan.changes}
-    change = changes[address]
+    change = changes.get(address, Change(address, Action.KEEP, Reason.GONE))
     observation = opened.survey.observations.get(address)
     record = opened.execution.journal.ledger.record(address)
     healthy, why = True, ""

@@ -68,6 +68,9 @@ class ExecutorSpec(Spec):
     """Celery: the URL of the broker."""
     backend: str | None = None
     """Celery: the URL where results are kept."""
+    redeliver_after: int = Field(default=3600, ge=10, alias="redeliverAfter")
+    """Celery on Redis or Valkey: after so many seconds a step that has not ended is given to another worker.
+    More than any step takes: a worker that is only slow would not be alone with it any more."""
     image: str | None = None
     """Kubernetes: the container image, with this project and Gamma in it."""
     namespace: str = "default"

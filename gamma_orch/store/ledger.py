@@ -140,6 +140,19 @@ class Log:
                     raise
                 self._catch_up(batch)
 
+    def announce(self, plan: Event, now: datetime) -> Event:
+        """Append the Planned event of a run, unless one of its processes has: then that one. Under a
+        lease that several processes share. Raises LeaseLost."""
+        while True:
+            # Whatever is appended between this look and the append makes it a conflict, and is looked at.
+            first = last_planned(self._database, self._lease.environment)
+            if first and first.data.get("run") == self._lease.run and first.token == self._lease.token:
+                return first
+            try:
+                return self._append([plan], rfc3339(now))[0]
+            except Conflict:
+                self._catch_up([plan])
+
     def _catch_up(self, batch: Sequence[Event]) -> None:
         """Take in what the others of this run have written. Raises Conflict if it is about the same."""
         ledger, seq = present(self._database, self._lease.environment)

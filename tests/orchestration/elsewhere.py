@@ -16,7 +16,7 @@ import dagster as dg
 from gamma_orch.core.event import Event, Type
 from gamma_orch.orchestration.instance import write_instance
 from gamma_orch.store.ledger import events, verify
-from tests.orchestration.projects import ledger, pending, world
+from tests.orchestration.projects import key, ledger, pending, world
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,16 +53,38 @@ def kill(started: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def started(root: Path, name: str = "run", **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A run of the job `reconcile`, which writes what it says to `<name>.log`."""
+def started(root: Path, *names: str, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A run of the job `reconcile`, of these Things or of all; what it says is in `run.log`."""
     home = write_instance(root)
-    command = ("dagster", "job", "execute", "-f", "pipelines/definitions.py", "-a", "dev", "-j", "reconcile")
-    with process(root / f"{name}.log", root, *command, **environ(home, **variables)) as one:
+    command: tuple[str, ...] = ("tests.orchestration.elsewhere", *names)
+    if not names:
+        command = (
+            "dagster",
+            "job",
+            "execute",
+            "-f",
+            "pipelines/definitions.py",
+            "-a",
+            "dev",
+            "-j",
+            "reconcile",
+        )
+    with process(root / "run.log", root, *command, **environ(home, **variables)) as one:
         yield one
 
 
-def reconcile(root: Path, seconds: float = 100, **variables: str) -> dg.DagsterRunStatus:
-    with started(root, **variables) as one:
+def selected(*names: str) -> None:
+    """In a process of its own, in the project's folder: a run of some, as Dagster's daemon starts it."""
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+    where = ReconstructableRepository.for_file("pipelines/definitions.py", "dev", str(Path.cwd()))
+    job = where.get_reconstructable_job("reconcile")
+    with dg.DagsterInstance.get() as found:
+        dg.execute_job(job, found, asset_selection=[key(name) for name in names])
+
+
+def reconcile(root: Path, *names: str, seconds: float = 100, **variables: str) -> dg.DagsterRunStatus:
+    with started(root, *names, **variables) as one:
         one.wait(timeout=seconds)
     return status(root)
 
@@ -112,3 +134,7 @@ def check_converged(root: Path, names: Sequence[str]) -> None:
     assert pending(root) == {}
     with ledger(root) as database:
         assert verify(database, "dev") == []
+
+
+if __name__ == "__main__":
+    selected(*sys.argv[1:])

@@ -67,7 +67,7 @@ def reconcile(
     job = where.get_maybe_subset_job_def("reconcile", asset_selection=chosen)
     given = {"resources": {"gamma": {"config": dict(config or {})}}}
     done: dg.ExecuteInProcessResult = job.execute_in_process(
-        instance=instance, run_config=given, raise_on_error=False
+        instance=instance, run_config=given, raise_on_error=False, asset_selection=sorted(chosen)
     )
     return done
 

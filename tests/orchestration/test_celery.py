@@ -34,8 +34,6 @@ pytestmark = pytest.mark.timeout(300)
 
 NAMES = ["a0", "a1", "a2", "b0", "b1", "b2"]
 SLOW = {"slow": {"a1": 5}}
-# Celery's defaults look for abandoned steps every 100 s.
-SOON = {"visibility_timeout": 20, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 
 @pytest.fixture
@@ -50,23 +48,22 @@ def broker(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def there(root: Path, broker: str) -> Path:
-    """Two chains of three Things, and a secret in the broker's URL."""
+    """Two chains of three Things."""
     documents = [
         thing(f"{chain}{n}", f"{chain}{n - 1}" if n else None, value=f"v{n}")
         for chain in "ab"
         for n in range(3)
     ]
-    settings = f"  executor: {{type: celery, broker: '{broker}', backend: '{broker}', maxConcurrent: 1}}\n"
+    settings = f"  executor: {{type: celery, broker: '{broker}', backend: '{broker}', maxConcurrent: 1, "
+    settings += "redeliverAfter: 20}\n"
     return project(root, *documents, settings=settings)
 
 
 @contextmanager
 def worker(root: Path, name: str, **faults: Any) -> Iterator[Any]:
-    """A worker with the settings of the environment's executor, but for the time until a step counts as
-    abandoned."""
+    """A worker with the settings of the environment's executor."""
     found = scene(root, "dev")
     config = celery_config(found, found.settings.runs_on)
-    config["config_source"]["broker_transport_options"].update(SOON)
     settings = root / "celery.yaml"
     settings.write_text(yaml.safe_dump({"execution": {"config": config}}))
     variables = environ(write_instance(root), GAMMA_THING_FAULTS=json.dumps(faults))

@@ -325,3 +325,36 @@ def test_a_cron_makes_a_schedule(root: Path, instance: dg.DagsterInstance) -> No
     context = dg.build_schedule_context(instance=instance, repository_def=where)
     found = schedule.evaluate_tick(context).run_requests or []
     assert [request.asset_selection for request in found] == [[key("a"), key("b"), key("c")]]
+
+
+@pytest.mark.parametrize(
+    ("status", "taken_up"), [(dg.DagsterRunStatus.FAILURE, True), (dg.DagsterRunStatus.CANCELED, False)]
+)
+def test_what_a_dead_run_has_left_is_taken_up_by_the_next_tick_of_any_kind(
+    root: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, taken_up: bool
+) -> None:
+    """The commit that started it is old news to the git sensor by then. A person's cancel is respected."""
+    project(root, *CHAIN)
+    commit(root, "first")
+    result = reconcile(root, instance, "a", "b")
+    assert result.success
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    write(root, thing("a", value="two"), *CHAIN[1:])
+    assert tick(root, instance, Cause.DRIFT).start == (), "the run ended well"
+    _end_as(instance, run.run_id, status)
+    assert started(tick(root, instance, Cause.DRIFT)) == (["a"] if taken_up else [])
+
+
+def _end_as(instance: dg.DagsterInstance, run_id: str, status: dg.DagsterRunStatus) -> None:
+    import sqlite3
+
+    for file in Path(instance.storage_directory()).parent.rglob("runs.db"):
+        connection = sqlite3.connect(file)
+        body = connection.execute("SELECT run_body FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0]
+        changed = body.replace('"SUCCESS"', f'"{status.value}"')
+        connection.execute(
+            "UPDATE runs SET status = ?, run_body = ? WHERE run_id = ?", (status.value, changed, run_id)
+        )
+        connection.commit()
+        connection.close()
