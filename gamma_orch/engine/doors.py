@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.diagnostic import did_you_mean
-from gamma_orch.core.provider import GammaError
-from gamma_orch.engine.commit import commit_of
 from gamma_orch.engine.converge import Site
-from gamma_orch.engine.project import STATE, Project, environments, faultless, find_root
+from gamma_orch.engine.project import STATE, Project, faultless, find_root, require_environment
 from gamma_orch.engine.world import World
 from gamma_orch.spec.resolve import Desired
 from gamma_orch.store.database import Database
@@ -45,7 +42,7 @@ def working(project: Project, desired: Desired) -> Iterator[Site]:
         yield Site(
             environment=environment,
             desired=desired.resources,
-            commit=commit_of(root),
+            commit=project.commit,
             database=database,
             world=World(project.kinds.get, targets),
             secrets=project.secrets,
@@ -59,12 +56,7 @@ def working(project: Project, desired: Desired) -> Iterator[Site]:
 def ledger(start: Path, environment: str) -> Iterator[Database]:
     """The ledger alone, for looking back: works where the specs of today are broken."""
     root = find_root(start.resolve())
-    names = environments(root)
-    if environment not in names:
-        hint = did_you_mean(environment, names)
-        raise GammaError(
-            f"There is no environment {environment!r} in {root / 'environments'}. {hint}".rstrip()
-        )
+    require_environment(root, environment)
     database = Database(ledger_url(root))
     try:
         yield database

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gamma_orch import __version__
-from gamma_orch.core.diagnostic import Diagnostic, Severity
+from gamma_orch.core.diagnostic import Diagnostic, Severity, did_you_mean
 from gamma_orch.core.provider import GammaError
+from gamma_orch.engine.commit import commit_of
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.spec import cache, files
 from gamma_orch.spec.load import load
@@ -40,12 +41,14 @@ class Project:
     diagnostics: tuple[Diagnostic, ...]
     kinds: Registry
     secrets: Secrets
+    commit: str  # that the files are of; "" outside git
 
 
 def read(root: Path, environment: str) -> Project:
     """Everything that the files say about one environment, with every problem. Raises nothing."""
     kinds = registry()
     secrets = Secrets(root / STATE, environment, root)
+    commit = commit_of(root)
     tree = files.read(root, environment)
     known = cache.read(root / STATE / "cache", __version__)
     loaded = load(tree.texts, known)
@@ -53,12 +56,23 @@ def read(root: Path, environment: str) -> Project:
     resolution = resolve(loaded.documents, environment, kinds, secrets.digest, tree.environments)
     diagnostics = (*tree.diagnostics, *loaded.diagnostics, *resolution.diagnostics)
     broken = any(d.severity is Severity.ERROR for d in diagnostics)
-    return Project(root, environment, None if broken else resolution.desired, diagnostics, kinds, secrets)
+    desired = None if broken else resolution.desired
+    return Project(root, environment, desired, diagnostics, kinds, secrets, commit)
 
 
 def environments(root: Path) -> tuple[str, ...]:
     """The names of the project's environments, sorted."""
     return files.environments(root)
+
+
+def require_environment(root: Path, environment: str) -> None:
+    """Raises GammaError, with the nearest name, where the project has no such environment."""
+    names = environments(root)
+    if environment not in names:
+        hint = did_you_mean(environment, names)
+        raise GammaError(
+            f"There is no environment {environment!r} in {root / 'environments'}. {hint}".rstrip()
+        )
 
 
 def faultless(root: Path, environment: str) -> tuple[Project, Desired]:

@@ -82,7 +82,7 @@ def single(scene: Scene, address: Address, pool: str | None = None) -> dg.Assets
         op_tags={"gamma/address": str(address)},
     )
     def converge(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        yield _converged(context, scene.environment, address)
+        yield _converged(context, scene, address)
 
     return converge
 
@@ -98,10 +98,9 @@ def listed(scene: Scene, addresses: Sequence[Address]) -> dg.AssetsDefinition:
         can_subset=True,
     )
     def converge(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        by_key = {asset_key(scene.environment, address): address for address in addresses}
         for address in addresses:  # in the order of needs
             if asset_key(scene.environment, address) in context.selected_asset_keys:
-                yield _converged(context, scene.environment, by_key[asset_key(scene.environment, address)])
+                yield _converged(context, scene, address)
 
     return converge
 
@@ -117,11 +116,11 @@ def environment_spec(scene: Scene) -> dg.AssetSpec:
 
 
 def _converged(
-    context: dg.AssetExecutionContext, environment: str, address: Address
+    context: dg.AssetExecutionContext, scene: Scene, address: Address
 ) -> dg.MaterializeResult[None]:
     reconciler = context.resources.gamma
     try:
-        told = reconciler.carry_out(address, context.run, context.log)
+        told = reconciler.carry_out(scene, address, context.run, context.log)
     except GammaError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     change = told.change
@@ -132,7 +131,7 @@ def _converged(
         raise dg.Failure(f"{address}: {told.failed}", metadata=said, allow_retries=False)
     if not told.results:
         context.log.info(f"{address}: {headline(change)}; nothing to do")
-    key = asset_key(environment, address)
+    key = asset_key(scene.environment, address)
     why = headline(change)
     return dg.MaterializeResult(
         asset_key=key,

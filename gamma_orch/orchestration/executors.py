@@ -48,6 +48,9 @@ def celery_config(scene: Scene, spec: ExecutorSpec) -> dict[str, Json]:
             "task_reject_on_worker_lost": True,
             "worker_prefetch_multiplier": 1,
             "worker_concurrency": spec.max_concurrent,
+            # A new process for each step: Dagster keeps the definitions that it has once loaded, and a
+            # worker outlives the specs that they were made from.
+            "worker_max_tasks_per_child": 1,
             "broker_transport_options": {
                 "visibility_timeout": spec.redeliver_after,
                 # Look every 10 s for what is to be given to another; its own default is every 100 s.

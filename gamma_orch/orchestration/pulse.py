@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -25,10 +24,12 @@ from gamma_orch.core.condition import conditions
 from gamma_orch.core.event import Event, Type
 from gamma_orch.core.render import headline, plan_markdown
 from gamma_orch.engine.converge import Site, look
-from gamma_orch.engine.doors import opened, run
+from gamma_orch.engine.doors import run, working
+from gamma_orch.engine.project import SpecsBroken
 from gamma_orch.engine.survey import Survey
 from gamma_orch.orchestration import words
 from gamma_orch.orchestration.keys import CAUSE_TAG, ENVIRONMENT_TAG, HEALTHY, IN_SYNC, asset_key
+from gamma_orch.orchestration.scene import Scene
 from gamma_orch.orchestration.ticks import Cause, Decision, Seen, blocked, decide, drifted
 from gamma_orch.orchestration.work import PURPOSE
 from gamma_orch.store.ledger import drifts, events, last_planned
@@ -76,9 +77,15 @@ class Pulse:
     words: str
 
 
-def pulse(root: Path, environment: str, cause: Cause, instance: dg.DagsterInstance) -> Pulse:
-    """Look, decide and record. Raises SpecsBroken, and StoreError where the ledger is away."""
-    with opened(root, environment) as site:
+def pulse(scene: Scene, cause: Cause, instance: dg.DagsterInstance) -> Pulse:
+    """Look, decide and record, for files that were read a moment ago.
+
+    Raises SpecsBroken, and StoreError where the ledger is away.
+    """
+    environment = scene.environment
+    if scene.project.desired is None:
+        raise SpecsBroken(scene.project.diagnostics)
+    with working(scene.project, scene.project.desired) as site:
         survey = run(site, look(site))
         now = datetime.now(UTC)
         settings = site.reconcile

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import digest
-from gamma_orch.core.diagnostic import Diagnostic, Severity
 from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
 from gamma_orch.core.ledger import Entry
 from gamma_orch.core.render import diagnostics_text
@@ -18,6 +17,7 @@ from gamma_orch.core.resource import Resource
 from gamma_orch.engine import project as projects
 from gamma_orch.engine.doors import ledger_url
 from gamma_orch.spec.environment import EnvironmentSpec
+from gamma_orch.spec.reconcile import ReconcileSpec
 from gamma_orch.spec.references import plain
 from gamma_orch.store.database import Database
 from gamma_orch.store.ledger import present
@@ -36,15 +36,15 @@ class Scene:
     prints: Mapping[Address, Fingerprint]
     settings: EnvironmentSpec
     families: Mapping[str, str]  # kind -> the group it is shown under
-    diagnostics: tuple[Diagnostic, ...]
+    project: projects.Project
 
     @property
     def broken(self) -> bool:
-        return any(diagnostic.severity is Severity.ERROR for diagnostic in self.diagnostics)
+        return self.project.desired is None
 
     @property
     def problems(self) -> str:
-        return diagnostics_text(self.diagnostics)
+        return diagnostics_text(self.project.diagnostics)
 
     @property
     def digest(self) -> str:
@@ -68,7 +68,8 @@ def scene(root: Path, environment: str) -> Scene:
     """Read the environment. Raises StoreError where the ledger cannot be read."""
     project = projects.read(root, environment)
     wanted = project.desired.resources if project.desired else {}
-    settings = project.desired.environment if project.desired else EnvironmentSpec()
+    # Of broken specs nothing is known, and somebody has to look for their being mended.
+    settings = project.desired.environment if project.desired else EnvironmentSpec(reconcile=ReconcileSpec())
     database = Database(ledger_url(root))
     try:
         ledger, _ = present(database, environment)
@@ -100,5 +101,5 @@ def scene(root: Path, environment: str) -> Scene:
         prints=fingerprint(wanted, in_order(wanted)),
         settings=settings,
         families={name: kind.family if kind else "unknown" for name, kind in found.items()},
-        diagnostics=project.diagnostics,
+        project=project,
     )

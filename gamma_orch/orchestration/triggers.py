@@ -22,6 +22,8 @@ from gamma_orch.orchestration.scene import scene as read_scene
 from gamma_orch.orchestration.ticks import Cause
 
 GIT_SECONDS = 30  # between two looks at the followed branch
+# What a skipped tick begins with, where the next one has to look again.
+BUSY, OUTDATED = "Run", "The specs changed since they were loaded;"
 _ON, _OFF = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
 
 
@@ -98,16 +100,13 @@ def _git_sensor(loaded: Scene) -> dg.SensorDefinition:
             followed = follow(loaded.root, settings.branch, settings.remote)
         except GitFailed as error:
             return dg.SensorResult(skip_reason=str(error), cursor=known)
-        if outdated := _outdated(loaded):
-            return dg.SensorResult(skip_reason=outdated, cursor=known)
         if not followed.commit or followed.commit == known:
             said = f"No new commit: {followed.commit[:12] or 'this is no git repository'}."
             return dg.SensorResult(skip_reason=said, cursor=known)
-        if busy := _busy(loaded, context.instance):
-            return dg.SensorResult(skip_reason=busy, cursor=known)
         told = _tick(loaded, Cause.COMMIT, context.instance)
         if isinstance(told, str):
-            return dg.SensorResult(skip_reason=told, cursor=followed.commit)
+            later = told.startswith((BUSY, OUTDATED))
+            return dg.SensorResult(skip_reason=told, cursor=known if later else followed.commit)
         asked = request(loaded.environment, told, Cause.COMMIT, _tags(followed))
         return dg.SensorResult(run_requests=[asked], cursor=followed.commit)
 
@@ -124,10 +123,13 @@ def _tags(followed: Followed) -> dict[str, str]:
 
 def _tick(loaded: Scene, cause: Cause, instance: dg.DagsterInstance) -> Pulse | str:
     """What a run should do, or why none is started."""
-    if why := _busy(loaded, instance) or _outdated(loaded):
+    if why := _busy(loaded, instance):
         return why
+    now = read_scene(loaded.root, loaded.environment)
+    if now.digest != loaded.digest:
+        return f"{OUTDATED} {ask_to_reload(loaded.environment)}."
     try:
-        told = pulse(loaded.root, loaded.environment, cause, instance)
+        told = pulse(now, cause, instance)
     except SpecsBroken as error:
         return f"The specs have errors:\n{diagnostics_text(error.diagnostics)}"
     return told if told.start else told.words
@@ -135,14 +137,7 @@ def _tick(loaded: Scene, cause: Cause, instance: dg.DagsterInstance) -> Pulse | 
 
 def _busy(loaded: Scene, instance: dg.DagsterInstance) -> str:
     going_on = run_going_on(instance, loaded.environment)
-    return f"Run {going_on[:8]} is at work on {loaded.environment}." if going_on else ""
-
-
-def _outdated(loaded: Scene) -> str:
-    """Why these definitions are not those of the files any more; and a reload is asked for."""
-    if read_scene(loaded.root, loaded.environment).digest == loaded.digest:
-        return ""
-    return f"The specs changed since they were loaded; {ask_to_reload(loaded.environment)}."
+    return f"{BUSY} {going_on[:8]} is at work on {loaded.environment}." if going_on else ""
 
 
 def _failure_sensor(loaded: Scene) -> dg.SensorDefinition:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -28,8 +27,9 @@ from gamma_orch.core.provider import GammaError
 from gamma_orch.core.render import duration, headline
 from gamma_orch.engine.doors import working
 from gamma_orch.engine.progress import Status, StepResult
-from gamma_orch.engine.project import faultless, find_root
+from gamma_orch.engine.project import SpecsBroken
 from gamma_orch.engine.session import Session, session
+from gamma_orch.orchestration.scene import Scene
 from gamma_orch.store.errors import LeaseHeld
 from gamma_orch.store.lease import Sharing
 
@@ -94,10 +94,8 @@ class Logged:
 
 
 class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """An environment, for the ops of one run. Opened at first use, closed when the run ends."""
+    """The session of a run, for its ops. Opened at first use, closed when the run (or process) ends."""
 
-    root: str
-    environment: str
     in_process: bool = True
     plan: str = ""
     """The id of the plan that the run was started for; empty: whatever is to be done now."""
@@ -116,10 +114,13 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         finally:
             self._stack.close()
 
-    def carry_out(self, address: Address, run: dg.DagsterRun, log: Any) -> Told:
-        """Converge one address. Raises GammaError where the environment cannot be worked on."""
+    def carry_out(self, scene: Scene, address: Address, run: dg.DagsterRun, log: Any) -> Told:
+        """Converge one address of a scene that was read for this run.
+
+        Raises GammaError where the environment cannot be worked on.
+        """
         self._watcher.log = log
-        opened = self._opened(address, run, log)
+        opened = self._opened(scene, address, run, log)
         results = self._call(opened.carry_out(address))
         return told(opened, address, tuple(results))
 
@@ -128,14 +129,14 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         made: Plan = self._session.plan
         return made
 
-    def _opened(self, address: Address, run: dg.DagsterRun, log: Any) -> Session:
+    def _opened(self, scene: Scene, address: Address, run: dg.DagsterRun, log: Any) -> Session:
         """Opened once a process; what kept it from being opened is said to every op after that too."""
         if self._refusal is not None:
             raise self._refusal
         if self._session is None:
             with contextlib.ExitStack() as stack:
                 try:
-                    self._session = self._enter(stack, address, run, log)
+                    self._session = self._enter(stack, scene, address, run, log)
                 except GammaError as error:
                     self._refusal = error
                     raise
@@ -143,9 +144,12 @@ class Reconciler(dg.ConfigurableResource):  # type: ignore[type-arg]
         found: Session = self._session
         return found
 
-    def _enter(self, stack: contextlib.ExitStack, address: Address, run: dg.DagsterRun, log: Any) -> Session:
-        project, desired = faultless(find_root(Path(self.root)), self.environment)
-        site = stack.enter_context(working(project, desired))
+    def _enter(
+        self, stack: contextlib.ExitStack, scene: Scene, address: Address, run: dg.DagsterRun, log: Any
+    ) -> Session:
+        if scene.project.desired is None:
+            raise SpecsBroken(scene.project.diagnostics)
+        site = stack.enter_context(working(scene.project, scene.project.desired))
         self._loop = stack.enter_context(_loop_in_thread())
         self._stop = asyncio.Event()
         stack.callback(lambda: self._call(site.world.aclose()))

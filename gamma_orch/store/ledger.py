@@ -146,7 +146,7 @@ class Log:
         while True:
             # Whatever is appended between this look and the append makes it a conflict, and is looked at.
             first = last_planned(self._database, self._lease.environment)
-            if first and first.data.get("run") == self._lease.run and first.token == self._lease.token:
+            if first and first.token == self._lease.token:
                 return first
             try:
                 return self._append([plan], rfc3339(now))[0]

@@ -12,7 +12,7 @@ dg = pytest.importorskip("dagster")
 @pytest.fixture(autouse=True)
 def _things(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("GAMMA_") and name not in ("GAMMA_PROFILE", "GAMMA_FUZZ"):
+        if name.startswith("GAMMA_") and name not in ("GAMMA_PROFILE", "GAMMA_FUZZ", "GAMMA_SCREENSHOTS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GAMMA_PLUGINS", "gamma_orch.testing.thing")
     monkeypatch.setenv("GAMMA_ACTOR", "tester")

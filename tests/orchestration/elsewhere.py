@@ -83,9 +83,9 @@ def selected(*names: str) -> None:
         dg.execute_job(job, found, asset_selection=[key(name) for name in names])
 
 
-def reconcile(root: Path, *names: str, seconds: float = 100, **variables: str) -> dg.DagsterRunStatus:
+def reconcile(root: Path, *names: str, **variables: str) -> dg.DagsterRunStatus:
     with started(root, *names, **variables) as one:
-        one.wait(timeout=seconds)
+        one.wait(timeout=150)
     return status(root)
 
 

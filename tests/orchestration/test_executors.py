@@ -68,6 +68,7 @@ def resolved(made: dg.ExecutorDefinition) -> Any:
     """The config that an executor is made with at last."""
     outcome = made.apply_config_mapping({"config": {}})
     assert outcome.success, outcome.errors
+    assert outcome.value is not None
     return outcome.value["config"]
 
 
@@ -86,6 +87,7 @@ def test_celery_takes_its_configuration(root: Path, monkeypatch: pytest.MonkeyPa
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
     assert (app.conf.worker_prefetch_multiplier, app.conf.worker_concurrency) == (1, 6)
+    assert app.conf.worker_max_tasks_per_child == 1
     assert app.conf.broker_transport_options["visibility_timeout"] == 900
     assert resolved(executor(found))["broker"] == app.conf.broker_url
 

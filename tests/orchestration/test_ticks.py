@@ -8,6 +8,7 @@ import pytest
 
 from gamma_orch.orchestration import location
 from gamma_orch.orchestration.pulse import Memory, Pulse, pulse
+from gamma_orch.orchestration.scene import scene
 from gamma_orch.orchestration.ticks import Cause
 from tests.orchestration.projects import (
     applied,
@@ -25,7 +26,7 @@ CHAIN = (thing("a", value="one"), thing("b", after="a"), thing("c"))
 
 
 def tick(root: Path, instance: dg.DagsterInstance, cause: Cause = Cause.SCHEDULE) -> Pulse:
-    return pulse(root, "dev", cause, instance)
+    return pulse(scene(root, "dev"), cause, instance)
 
 
 def started(told: Pulse) -> list[str]:
@@ -300,9 +301,15 @@ def test_broken_specs_are_said_and_the_sensors_live_on(root: Path, instance: dg.
     assert described is not None
     assert "The specs are broken" in described
     assert "did you mean 'Thing'" in described
-    sensor = where.get_sensor_def("commits")
+    assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in where.sensor_defs)
+    sensor = where.get_sensor_def("drift")
     context = dg.build_sensor_context(instance=instance, repository_def=where)
-    assert sensor.evaluate_tick(context).run_requests == []
+    told = sensor.evaluate_tick(context)
+    assert not told.run_requests
+    assert "things.yaml:2:7: error GAM202" in (told.skip_message or "")
+    write(root, *CHAIN)
+    mended = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=where))
+    assert "The specs changed since they were loaded" in (mended.skip_message or "")
 
 
 def test_suspended_without_a_word(root: Path) -> None:
