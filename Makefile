@@ -36,7 +36,7 @@ down: $(VENV)/.core
 dev: $(VENV)/.dev
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: lint types imports
 
@@ -51,12 +51,12 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 nightly: check
-	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(BIN)/python -m pytest -n $(WORKERS) --timeout 7200
+	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --timeout 7200
 	$(MAKE) cover
 
 cover: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.plan_scale

@@ -118,5 +118,10 @@ def test_every_version_is_pinned() -> None:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9a-zA-Z.!+]+", pin), pin
     names = {normal(pin.partition("==")[0]) for pin in pins}
     asked = {match[0] for need in requirements() if (match := re.match(r"[A-Za-z0-9._-]+", need))}
-    assert not {normal(name) for name in asked} - names
+    assert not {normal(name) for name in asked} - names - {"gamma-orch"}
     assert "torch==2.13.0" in pins
+
+
+def test_a_new_project_gets_the_code_locations_of_this_one() -> None:
+    scaffold = ROOT / "gamma_orch" / "cli" / "scaffold" / "pipelines" / "definitions.py"
+    assert scaffold.read_text() == (ROOT / "pipelines" / "definitions.py").read_text()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gamma_orch.cli.contract import ProjectOption
+from gamma_orch.cli.init import SCAFFOLD
 
 
 def dev(
@@ -23,11 +24,11 @@ def dev(
         import dagster_webserver  # noqa: F401
     except ImportError:
         raise GammaError("Dagster is not installed here. Say: pip install 'gamma-orch[dagster]'") from None
-    if not (root / "pipelines" / "definitions.py").is_file():
-        raise GammaError(
-            f"{root / 'pipelines' / 'definitions.py'} is not there, and Dagster loads the project by it. "
-            "Make one with: gamma init --pipelines"
-        )
+    locations = root / "pipelines" / "definitions.py"
+    if not locations.is_file():
+        locations.parent.mkdir(exist_ok=True)
+        locations.write_bytes((SCAFFOLD / "pipelines" / "definitions.py").read_bytes())
+        say(f"{locations} is written: Dagster loads the environments by it.")
     from gamma_orch.orchestration.server import serve
 
     say("Starting Dagster; the first page takes some seconds.")

@@ -1,5 +1,7 @@
 """`Environment.spec.executor` as Dagster's own executors and run launchers."""
 
+import os
+
 import dagster as dg
 
 from gamma_orch.core.canonical import Json
@@ -52,7 +54,7 @@ def celery_config(scene: Scene, spec: ExecutorSpec) -> dict[str, Json]:
             # worker outlives the specs that they were made from.
             "worker_max_tasks_per_child": 1,
             "broker_transport_options": {
-                "visibility_timeout": spec.redeliver_after,
+                "visibility_timeout": int(spec.redeliver_after.total_seconds()),
                 # Look every 10 s for what is to be given to another; its own default is every 100 s.
                 "unacked_restore_interval": 10,
                 "unacked_restore_throttle": 1,
@@ -66,6 +68,11 @@ def _k8s(spec: ExecutorSpec) -> dg.ExecutorDefinition:
         from dagster_k8s import k8s_job_executor
     except ImportError:
         raise _missing("k8s") from None
+    if not os.environ.get("GAMMA_LEDGER"):
+        raise GammaError(
+            "The executor k8s needs a ledger that the pods share: set GAMMA_LEDGER to a postgresql:// URL, "
+            "here and in their image or configuration."
+        )
     return k8s_job_executor.configured(k8s_config(spec))
 
 

@@ -66,8 +66,9 @@ def instance(known: Mapping[str, EnvironmentSpec], storage: bool) -> dict[str, J
     if storage:
         # With the driver named: SQLAlchemy's own choice for postgresql:// is another one.
         body["storage"] = {"postgres": {"postgres_url": {"env": f"{STORAGE}_URL"}}}
-    launchers = [found for spec in known.values() if (found := launcher(spec.runs_on))]
-    if launchers:
+    # An instance has one launcher: that of Kubernetes only where no environment runs elsewhere.
+    launchers = [launcher(spec.runs_on) for spec in known.values()]
+    if launchers and launchers[0] is not None and all(found == launchers[0] for found in launchers):
         body["run_launcher"] = launchers[0]
     return body
 

@@ -8,7 +8,7 @@ that asks for it to the end of the run (or of the process).
 import asyncio
 import contextlib
 import logging
-import os
+import multiprocessing
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -33,7 +33,9 @@ from gamma_orch.orchestration.scene import Scene
 from gamma_orch.store.errors import LeaseHeld
 from gamma_orch.store.lease import Sharing
 
-PATIENCE_SECONDS = 60.0  # waiting for somebody else who is at work on the environment
+# Waiting for somebody else who is at work on the environment: longer than a run that died on another
+# machine keeps its lease.
+PATIENCE_SECONDS = 150.0
 STOPPING_SECONDS = 60.0  # for the steps that run when a run is cancelled
 PURPOSE = "Dagster run"  # begins what a run writes into the ledger as its purpose
 T = TypeVar("T")
@@ -221,6 +223,5 @@ def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
 def _run_worker() -> int | None:
     """The process that lives as long as the run, where it is this one's parent: the multiprocess
     executor's. A worker of Celery's outlives the run, and a pod's parent is nobody."""
-    import multiprocessing
-
-    return os.getppid() if multiprocessing.parent_process() is not None else None
+    parent = multiprocessing.parent_process()
+    return parent.pid if parent else None

@@ -4,10 +4,12 @@
 To extend it, add a field: the schema, `explain` and every error message follow from the model.
 """
 
+from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from gamma_orch.spec.durations import Duration
 from gamma_orch.spec.model import Spec
 from gamma_orch.spec.reconcile import ReconcileSpec
 
@@ -68,15 +70,16 @@ class ExecutorSpec(Spec):
     """Celery: the URL of the broker."""
     backend: str | None = None
     """Celery: the URL where results are kept."""
-    redeliver_after: int = Field(default=3600, ge=10, alias="redeliverAfter")
-    """Celery on Redis or Valkey: after so many seconds a step that has not ended is given to another worker.
-    More than any step takes: a worker that is only slow would not be alone with it any more."""
+    redeliver_after: Duration = Field(default=timedelta(hours=1), alias="redeliverAfter")
+    """Celery on Redis or Valkey: when a step that has not ended is given to another worker. Longer than any
+    step takes: else a worker that is only slow is not alone with it any more."""
     image: str | None = None
     """Kubernetes: the container image, with this project and Gamma in it."""
     namespace: str = "default"
     """Kubernetes: the namespace of the jobs."""
     max_concurrent: int = Field(default=4, ge=1, le=256, alias="maxConcurrent")
-    """How many steps run at once, but in_process, where the targets' limits alone count."""
+    """How many steps of a run (Celery: of a worker) run at once. Not in_process: there the targets' limits
+    count alone."""
 
     @model_validator(mode="after")
     def _what_it_needs(self) -> "ExecutorSpec":

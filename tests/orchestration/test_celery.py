@@ -55,7 +55,7 @@ def there(root: Path, broker: str) -> Path:
         for n in range(3)
     ]
     settings = f"  executor: {{type: celery, broker: '{broker}', backend: '{broker}', maxConcurrent: 1, "
-    settings += "redeliverAfter: 20}\n"
+    settings += "redeliverAfter: 20s}\n"
     return project(root, *documents, settings=settings)
 
 

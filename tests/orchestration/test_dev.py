@@ -30,7 +30,7 @@ from tests.cli.gamma import environ, folder
 from tests.orchestration.projects import commit
 from tests.orchestration.test_telling import Listener
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600), pytest.mark.xdist_group("dev")]
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

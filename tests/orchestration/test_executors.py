@@ -19,7 +19,7 @@ from tests.orchestration.projects import project, thing
 CANARY = "canary-77aa-broker-password"
 CELERY = (
     "{type: celery, broker: 'redis://:${secret.valkey}@10.0.0.9:6379/0', backend: 'redis://10.0.0.9/1', "
-    "maxConcurrent: 6, redeliverAfter: 900}"
+    "maxConcurrent: 6, redeliverAfter: 15m}"
 )
 K8S = "{type: k8s, image: 'registry.example/app@sha256:00', namespace: gamma, maxConcurrent: 7}"
 
@@ -52,6 +52,7 @@ def test_each_type_is_dagsters_own_executor(
     root: Path, monkeypatch: pytest.MonkeyPatch, settings: str, name: str
 ) -> None:
     monkeypatch.setenv("GAMMA_SECRET_VALKEY", CANARY)
+    monkeypatch.setenv("GAMMA_LEDGER", f"sqlite:///{root}/ledger.db")
     found = seen(root, settings)
     assert executor(found).name == name
     [job] = [one for one in location(root, "dev").get_all_jobs() if one.name == "reconcile"]
@@ -113,8 +114,15 @@ def test_a_secret_that_is_missing_is_named(root: Path) -> None:
     assert "GAMMA_SECRET_VALKEY" in found.problems
 
 
-def test_kubernetes_takes_the_executors_configuration(root: Path) -> None:
+def test_kubernetes_wants_a_ledger_that_pods_share(root: Path) -> None:
+    with pytest.raises(GammaError, match=r"^The executor k8s needs a ledger that the pods share: set GAMMA_"):
+        executor(seen(root, K8S))
+
+
+def test_kubernetes_takes_the_executors_configuration(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dagster_k8s import k8s_job_executor
+
+    monkeypatch.setenv("GAMMA_LEDGER", f"sqlite:///{root}/ledger.db")
 
     found = seen(root, K8S)
     config = accepted(k8s_job_executor.config_schema.config_type, k8s_config(found.settings.runs_on))
@@ -127,7 +135,9 @@ def test_kubernetes_takes_the_launchers_configuration(root: Path) -> None:
     from dagster_k8s import K8sRunLauncher
 
     spec = seen(root, K8S).settings
-    body = instance({"dev": spec, "local": EnvironmentSpec()}, storage=True)
+    mixed = instance({"dev": spec, "local": EnvironmentSpec()}, storage=True)
+    assert "run_launcher" not in mixed, "an instance has one, and local's runs are no pods"
+    body = instance({"dev": spec, "prod": spec}, storage=True)
     assert body["run_launcher"] == launcher(spec.runs_on)
     assert (body["run_launcher"]["module"], body["run_launcher"]["class"]) == (
         "dagster_k8s",
