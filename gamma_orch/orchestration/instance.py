@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import dagster as dg
 import yaml
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.engine.project import STATE, environments, read
 from gamma_orch.orchestration.executors import launcher
-from gamma_orch.orchestration.keys import ENVIRONMENT_TAG
+from gamma_orch.orchestration.keys import ENVIRONMENT_TAG, pool_name
 from gamma_orch.spec.environment import EnvironmentSpec
 
 STORAGE = "GAMMA_DAGSTER_STORAGE"  # a postgresql:// URL; without it, SQLite files in the folder
@@ -27,6 +28,7 @@ def write_instance(root: Path) -> Path:
     known = {name: _settings(root, name) for name in environments(root)}
     _write(home / "dagster.yaml", instance(known, storage=bool(os.environ.get(STORAGE))))
     _write(home / "workspace.yaml", workspace(root, list(known)))
+    bound_pools(home, known)
     return home
 
 
@@ -89,6 +91,20 @@ def workspace(root: Path, names: list[str]) -> dict[str, Json]:
             for name in names
         ]
     }
+
+
+def bound_pools(home: Path, known: Mapping[str, EnvironmentSpec]) -> None:
+    """Give each target's pool the limit that its `maxParallel` says, where steps are processes."""
+    bounds = {
+        pool_name(environment, f"{target.type}/{name}"): target.max_parallel
+        for environment, spec in known.items()
+        if spec.runs_on.type != "in_process"
+        for name, target in spec.targets.items()
+    }
+    if bounds:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            for pool, limit in bounds.items():
+                instance.event_log_storage.set_concurrency_slots(pool, limit)
 
 
 def storage_url() -> dict[str, str]:

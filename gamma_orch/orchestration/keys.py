@@ -29,3 +29,8 @@ def op_name(address: Address) -> str:
     if "_" in address.name or "." in address.name:
         name = re.sub(r"\W", "_", name) + "_" + digest(str(address))[:6]
     return name
+
+
+def pool_name(environment: str, target: str) -> str:
+    """Of a target such as `postgres/main`."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"{environment}_{target}")

@@ -20,7 +20,7 @@ from gamma_orch.core.provider import GammaError
 from gamma_orch.engine.project import find_root, require_environment
 from gamma_orch.orchestration import assets, jobs, triggers
 from gamma_orch.orchestration.executors import executor
-from gamma_orch.orchestration.keys import ENVIRONMENT_TAG, address_of
+from gamma_orch.orchestration.keys import ENVIRONMENT_TAG, address_of, pool_name
 from gamma_orch.orchestration.scene import Scene, scene
 from gamma_orch.orchestration.work import Reconciler
 
@@ -71,9 +71,10 @@ def _definitions(found: Scene, addresses: Sequence[Address], whole: bool) -> dg.
 
 def _pool(found: Scene, address: Address) -> str | None:
     """Bounds the work on one target over all processes of a run. In one process the engine does it."""
-    if found.settings.runs_on.type == "in_process":
+    target = found.target.get(address)
+    if not target or found.settings.runs_on.type == "in_process":
         return None
-    return f"{found.environment}_{found.families.get(address.kind, 'unknown')}"
+    return pool_name(found.environment, target)
 
 
 class _Location(RepositoryDefinition):

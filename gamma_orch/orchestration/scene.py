@@ -6,12 +6,14 @@ to notice when the specs are mended. The world is not looked at.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import digest
 from gamma_orch.core.fingerprint import Fingerprint, fingerprint, in_order
 from gamma_orch.core.ledger import Entry
+from gamma_orch.core.planner import wanted_fields
 from gamma_orch.core.render import diagnostics_text
 from gamma_orch.core.resource import Resource
 from gamma_orch.engine import project as projects
@@ -23,7 +25,7 @@ from gamma_orch.store.database import Database
 from gamma_orch.store.ledger import present
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scene:
     root: Path
     environment: str
@@ -37,6 +39,14 @@ class Scene:
     settings: EnvironmentSpec
     families: Mapping[str, str]  # kind -> the group it is shown under
     project: projects.Project
+
+    @cached_property
+    def target(self) -> Mapping[Address, str]:
+        """What each wanted resource is put on, as `postgres/main`; empty where its kind has no target."""
+        kinds = {address.kind for address in self.wanted}
+        found = {name: kind.traits for name in kinds if (kind := self.project.kinds.get(name))}
+        fields = wanted_fields(self.wanted, found, in_order(self.wanted))
+        return {address: found[address.kind].target(fields[address]) for address in self.wanted}
 
     @property
     def broken(self) -> bool:

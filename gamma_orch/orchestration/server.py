@@ -20,13 +20,13 @@ STOP_SECONDS = 60
 
 def serve(root: Path, host: str, port: int, say: Callable[[str], None]) -> int:
     """Run until Ctrl-C or SIGTERM; the exit code. `say` gets the address once the pages answer."""
+    os.environ.update(storage_url())
     home = write_instance(root)
     port = port or free_port(host)
     url = f"http://{host}:{port}"
     log = home / "dagster.log"
     variables = {
         **os.environ,
-        **storage_url(),
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         # `dg dev`, which is to supersede it, wants a project in a layout of its own.

@@ -5,17 +5,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gamma_orch.core.address import Address
 from gamma_orch.orchestration import location
 from gamma_orch.orchestration.git import GitFailed, follow
-from gamma_orch.orchestration.instance import instance as instance_yaml
-from gamma_orch.orchestration.instance import write_instance
 from gamma_orch.orchestration.keys import address_of, asset_key, op_name
-from gamma_orch.spec.environment import EnvironmentSpec
 from tests.orchestration.projects import commit, key, project, thing
 
 NAMES = st.from_regex(r"[a-z][a-z0-9._-]{0,12}[a-z0-9]", fullmatch=True)
@@ -75,19 +71,6 @@ def test_many_resources_share_a_definition_in_the_view_of_the_whole(root: Path) 
     assert len(where.asset_graph.executable_asset_keys) == 250
     job = where.get_maybe_subset_job_def("reconcile", asset_selection={key("t4"), key("t5")})
     assert sorted(node.name for node in job.nodes) == ["Thing__t4", "Thing__t5"]
-
-
-def test_the_instance_is_one_that_dagster_takes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project(root, thing("a"))
-    home = write_instance(root)
-    with dg.DagsterInstance.from_config(str(home)) as found:
-        assert not found.telemetry_enabled
-        assert not found.nux_enabled
-        assert found.run_monitoring_enabled
-    locations = yaml.safe_load((home / "workspace.yaml").read_text())["load_from"]
-    assert [one["python_file"]["location_name"] for one in locations] == ["dev"]
-    settings = instance_yaml({"dev": EnvironmentSpec()}, storage=True)
-    assert settings["storage"]["postgres"]["postgres_url"] == {"env": "GAMMA_DAGSTER_STORAGE_URL"}
 
 
 def git(root: Path, *arguments: str) -> str:
