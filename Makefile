@@ -1,5 +1,6 @@
-# The four commands of this project:
+# The commands of this project:
 #   make up       virtual environment, install, embedded servers, converge ENV; says what runs and where
+#   make dagster  Dagster for this project: its pages, schedules and sensors, until Ctrl-C
 #   make test     lint, types, import contracts, then the test suite
 #   make nightly  the long runs: fuzz, state machine, the crash suite whole, coverage
 #   make down     stop what `make up` started
@@ -23,7 +24,7 @@ ifneq ($(shell $(BIN)/python -m pip --version >/dev/null 2>&1 && cat $(VENV)/.pl
 .PHONY: $(VENV)/.place
 endif
 
-.PHONY: help up down dev test check lint types imports nightly cover bench clean
+.PHONY: help up down dagster dev test check lint types imports nightly cover bench clean
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
 
@@ -33,10 +34,13 @@ up: $(VENV)/.core
 down: $(VENV)/.core
 	@$(BIN)/gamma down -e $(ENV)
 
+dagster: $(VENV)/.dagster
+	@$(BIN)/gamma dev
+
 dev: $(VENV)/.dev
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: lint types imports
 
@@ -51,15 +55,16 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 nightly: check
-	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --timeout 7200
+	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(BIN)/python -m pytest -n $(WORKERS) --timeout 7200
 	$(MAKE) cover
 
 cover: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.plan_scale
+	$(BIN)/python -m benchmarks.dagster_tick
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
@@ -83,6 +88,11 @@ $(VENV)/.core: $(VENV)/.place pyproject.toml constraints.txt
 	@echo "installing gamma into $(VENV)"
 	@$(PIP) install -c constraints.txt -e .
 	@$(BIN)/python -m compileall -q gamma_orch
+	@touch $@
+
+$(VENV)/.dagster: $(VENV)/.core pyproject.toml constraints.txt
+	@echo "installing Dagster into $(VENV)"
+	@$(PIP) install -c constraints.txt -e '.[dagster]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core pyproject.toml constraints.txt

