@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 from dagster import RepositoryData, RepositoryDefinition
+from dagster_shared.record import replace
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.provider import GammaError
@@ -107,14 +108,14 @@ class _Location(RepositoryDefinition):
                 f"{', '.join(map(str, gone))}: neither declared nor recorded in {found.environment} any more."
             )
         slim = _definitions(found, known, whole=False).get_repository_def()
-        job: dg.JobDefinition = slim.get_job(job_name)
-        checks = {check for one in job.asset_layer.asset_graph.assets_defs for check in one.check_keys}
-        if asset_check_selection is None or checks <= set(asset_check_selection):
-            return job
-        some: dg.JobDefinition = job.get_subset(
+        job: dg.JobDefinition = slim.get_job(job_name).get_subset(
             asset_selection=asset_selection, asset_check_selection=asset_check_selection
         )
-        return some
+        if self._whole.made and job.asset_selection_data:
+            # The webserver and the daemon know the whole job, and look for it as this one's parent.
+            whole = self.get_job(job_name)
+            job._subset_selection_data = replace(job.asset_selection_data, parent_job_def=whole)
+        return job
 
 
 class _Whole(RepositoryData):
@@ -126,6 +127,10 @@ class _Whole(RepositoryData):
     @cached_property
     def scene(self) -> Scene:
         return self._read()
+
+    @property
+    def made(self) -> bool:
+        return "data" in vars(self)
 
     @cached_property
     def data(self) -> RepositoryData:

@@ -129,6 +129,14 @@ class Dev:
         )
         return list(found["logsForRun"]["events"])
 
+    def steps(self, run_id: str) -> list[str]:
+        """What the run's page shows."""
+        found = self.ask(
+            "query ($id: ID!) { runOrError(runId: $id) { ... on Run { executionPlan { steps { key } } } } }",
+            id=run_id,
+        )
+        return sorted(step["key"] for step in found["runOrError"]["executionPlan"]["steps"])
+
     def check(self, kind: str, name: str) -> dict[str, Any]:
         """The newest verdict of `in_sync`."""
         found = self.ask(
@@ -282,6 +290,7 @@ def a_change_made_outside_is_shown_and_heals(dev: Dev) -> None:
         "Table/accounts",
     }
     assert dev.ended(run) == "SUCCESS"
+    assert dev.steps(run) == ["Index__request_log_failures", "Table__accounts"]
     told = materialized(dev.events(run))
     assert told["Index/request-log-failures"]["reason"] == "deleted outside"
     assert told["Table/accounts"]["reason"] == "drifted"

@@ -204,3 +204,17 @@ def test_the_resource_is_one_for_the_run(
     monkeypatch.setattr(Reconciler, "_opened", counted)
     assert reconcile(project(root, *CHAIN), instance).success
     assert opened == [True, False, False, False]
+
+
+def test_a_runs_job_knows_its_selection_and_the_whole_it_is_of(root: Path) -> None:
+    """Else Dagster plans, and shows, all assets in a run of two."""
+    project(root, *CHAIN)
+    where = location(root, "dev")
+    whole = where.get_job("reconcile")
+    chosen = {key("a"), key("b")}
+    job = where.get_maybe_subset_job_def("reconcile", asset_selection=chosen)
+    lineage = job.get_job_snapshot().lineage_snapshot
+    assert lineage is not None
+    assert lineage.asset_selection == chosen
+    assert lineage.parent_snapshot_id == whole.get_job_snapshot_id()
+    assert job.asset_layer.selected_asset_keys == chosen
