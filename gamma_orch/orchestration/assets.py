@@ -64,8 +64,8 @@ def _place(scene: Scene, resource: Resource) -> dg.CodeReferencesMetadataValue:
 def checks_of(scene: Scene, address: Address) -> list[dg.AssetCheckSpec]:
     key = asset_key(scene.environment, address)
     return [
-        dg.AssetCheckSpec(IN_SYNC, asset=key, description="The live object is as declared."),
-        dg.AssetCheckSpec(HEALTHY, asset=key, description="It works."),
+        dg.AssetCheckSpec(IN_SYNC, asset=key, description="Whether the live object is as declared."),
+        dg.AssetCheckSpec(HEALTHY, asset=key, description="Whether it works."),
     ]
 
 
