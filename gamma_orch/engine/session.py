@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
@@ -104,13 +105,10 @@ async def session(
         opened = Session(site, found, execution, hold.lease.joined)
         async with stopped_when(hold.lost, stop):
             yield opened
-        said = _caught_up(site, hold, opened) if sharing else False
-        hold.over, held_up = opened.finished, held_back(found.plan)
-        if hold.over and sharing and unsure:
-            rest = await _rest(site)
-            hold.over = rest is not None and not rest.steps
-            held_up = rest is None or held_back(rest)
-        if hold.over and not said and not held_up:
+        said = bool(sharing) and _caught_up(site, hold, opened)
+        left = await _left(site, opened, unsure=bool(sharing) and unsure)
+        hold.over = left is Left.NOTHING or left is Left.HELD_BACK
+        if left is Left.NOTHING and not said:
             news = found.plan.steps or found.settled
             if news or released(site.database, site.environment) != site.commit:
                 await journal.append(release_of(found.plan))
@@ -124,16 +122,31 @@ def _caught_up(site: Site, hold: Hold, opened: Session) -> bool:
     return any(event.type is Type.RELEASED and event.plan == opened.plan.id for event in said)
 
 
+class Left(Enum):
+    """What a session leaves to do."""
+
+    NOTHING = auto()  # everything is as wanted
+    HELD_BACK = auto()  # what could not be changed, and nothing else
+    STEPS = auto()  # for other processes of the run, or for another run
+
+
+async def _left(site: Site, opened: Session, unsure: bool) -> Left:
+    """`unsure`: the plan was made while others were at work, whose steps looked in doubt. Look again."""
+    if not opened.finished:
+        return Left.STEPS
+    plan = opened.plan
+    if unsure:
+        ledger, seq = present(site.database, site.environment)
+        if _open(ledger):
+            return Left.STEPS
+        plan = (await survey(site.environment, site.desired, site.commit, ledger, seq, site.world)).plan
+        if plan.steps:
+            return Left.STEPS
+    return Left.HELD_BACK if held_back(plan) else Left.NOTHING
+
+
 def _open(ledger: Ledger) -> bool:
     return any(entry.begun for entry in ledger.entries.values())
-
-
-async def _rest(site: Site) -> Plan | None:
-    """What is left to be done by now; None while somebody is at work."""
-    ledger, seq = present(site.database, site.environment)
-    if _open(ledger):
-        return None
-    return (await survey(site.environment, site.desired, site.commit, ledger, seq, site.world)).plan
 
 
 async def _surveyed(site: Site, hold: Hold, address: Address | None) -> Survey:

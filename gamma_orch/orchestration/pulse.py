@@ -248,12 +248,19 @@ def run_going_on(instance: dg.DagsterInstance, environment: str) -> str:
     return runs[0].run_id if runs else ""
 
 
+_reloads: dict[str, threading.Thread] = {}  # one at a time, however many ticks ask for it
+
+
 def ask_to_reload(location: str) -> str:
     """Have the webserver load the location anew, without waiting: this very process is replaced by it."""
     url = os.environ.get(WEBSERVER)
     if not url:
         return f"reload the code location {location} (no webserver is named in {WEBSERVER})"
-    threading.Thread(target=_reload, args=(url, location), name="reload", daemon=True).start()
+    if not (location in _reloads and _reloads[location].is_alive()):
+        _reloads[location] = threading.Thread(
+            target=_reload, args=(url, location), name="reload", daemon=True
+        )
+        _reloads[location].start()
     return f"the code location {location} is being reloaded"
 
 

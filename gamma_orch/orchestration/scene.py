@@ -31,9 +31,8 @@ class Scene:
     environment: str
     wanted: Mapping[Address, Resource]
     unwanted: Mapping[Address, Entry]  # recorded, and declared by no document any more
-    lets_go: Mapping[
-        Address, tuple[Address, ...]
-    ]  # unwanted -> what is wanted, and rested on it when recorded
+    # Unwanted -> what is wanted, and rested on it when it was recorded.
+    lets_go: Mapping[Address, tuple[Address, ...]]
     gone: frozenset[Address]  # recorded once, and not any more: a run's selection may hold what it deleted
     prints: Mapping[Address, Fingerprint]
     settings: EnvironmentSpec
