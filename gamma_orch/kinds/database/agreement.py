@@ -7,10 +7,11 @@ seen here, before anything runs. Pure; called by the language through `Kind.chec
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gamma_orch.core.address import Address
-from gamma_orch.core.diagnostic import Diagnostic, Path
+from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, did_you_mean
 from gamma_orch.core.resource import Resource
 
 ELSEWHERE = "GAM603"
+UNDECLARED = "GAM604"
 All = Mapping[Address, Resource]
 
 
@@ -28,6 +29,35 @@ def tables(resources: Sequence[Resource], everything: All) -> Iterable[Diagnosti
             yield from _same(
                 resource, path, f"Table/{there}", _database(everything, "Table", there), database
             )
+
+
+def indexes(resources: Sequence[Resource], everything: All) -> Iterable[Diagnostic]:
+    """A warning: a table may have columns that no spec names, and an index may be of those."""
+    for resource in resources:
+        table = everything.get(Address("Table", str(resource.spec["table"])))
+        if table is None:
+            continue
+        known = table.spec["columns"]
+        for path, name in _columns(resource.spec):
+            if isinstance(name, str) and name not in known:
+                yield Diagnostic(
+                    UNDECLARED,
+                    f"{table.address} declares no column {name!r}; the index is built only if it is there",
+                    path=("spec", *path),
+                    address=resource.address,
+                    hint=did_you_mean(name, list(known)),
+                    severity=Severity.WARNING,
+                )
+
+
+def _columns(spec: Mapping[str, object]) -> Iterator[tuple[Path, object]]:
+    for part in ("columns", "include"):
+        given = spec.get(part)
+        for number, key in enumerate(given if isinstance(given, list) else ()):
+            if isinstance(key, Mapping):
+                yield (part, number, "column"), key.get("column")
+            else:
+                yield (part, number), key
 
 
 def roles(resources: Sequence[Resource], everything: All) -> Iterable[Diagnostic]:

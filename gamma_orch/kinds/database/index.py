@@ -16,7 +16,7 @@ from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Permanent, Task
 from gamma_orch.core.resource import Replace
-from gamma_orch.kinds.database import catalog, describing, index_build, index_fields, marks, sql
+from gamma_orch.kinds.database import agreement, catalog, describing, index_build, index_fields, marks, sql
 from gamma_orch.kinds.database.catalog import Catalog, IndexRow
 from gamma_orch.kinds.database.passing import (
     Place,
@@ -267,4 +267,5 @@ KIND = Kind(
         "database": "the database it is in",
         "server": "the target it is on",
     },
+    check=agreement.indexes,
 )

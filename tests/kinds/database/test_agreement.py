@@ -76,3 +76,24 @@ def test_a_role_and_its_groups_are_on_one_server():
         "spec.memberOf[0]",
         "Role/group is in server 'other', and Role/api is about server 'main'",
     )
+
+
+def test_an_index_is_of_columns_that_its_table_declares():
+    """A warning: a table may have columns that no spec names."""
+    columns = sorted(ACCOUNTS["columns"])
+    good = {"table": "accounts", "columns": [columns[0], {"expression": "lower(x)"}], "include": [columns[1]]}
+    assert said("Index", Index__good=good) == []
+    odd = {
+        "table": "accounts",
+        "columns": ["nothing", {"column": "emial", "order": "desc"}],
+        "include": ["x"],
+    }
+    everything = world(Index__odd=odd)
+    found = list(KINDS["Index"].check([everything[Address("Index", "odd")]], everything))
+    assert [(written(one.path), one.severity.value) for one in found] == [
+        ("spec.columns[0]", "warning"),
+        ("spec.columns[1].column", "warning"),
+        ("spec.include[0]", "warning"),
+    ]
+    assert found[1].hint == "did you mean 'email'?"
+    assert "Table/accounts declares no column 'emial'" in found[1].message
