@@ -168,14 +168,17 @@ class Execution:
         await self._patiently(step, ATTEMPTS, lambda: act(task))
 
     async def _patiently(self, step: Step, attempts: int, call: Callable[[], Awaitable[T]]) -> T:
-        """Call again, with full-jitter backoff, while it fails temporarily; then raise what it raised."""
+        """Call again, with backoff and jitter, while it fails temporarily; then raise what it raised.
+
+        Not full jitter: five reads of a server that restarts could all fall into one second.
+        """
         from tenacity import (
             AsyncRetrying,
             RetryCallState,
             retry_if_exception_type,
             stop_after_attempt,
             stop_after_delay,
-            wait_random_exponential,
+            wait_exponential_jitter,
         )
 
         def tell(state: RetryCallState) -> None:
@@ -186,7 +189,7 @@ class Execution:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Temporary),
             stop=stop_after_attempt(attempts) | stop_after_delay(LONGEST),
-            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            wait=wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
             before_sleep=tell,
             reraise=True,
         ):
