@@ -237,7 +237,7 @@ async def test_what_may_pass_is_tried_again_and_the_watcher_told(
 ):
     monkeypatch.setattr(execute, "FIRST_WAIT", 0.004)
     monkeypatch.setattr(execute, "LONGEST_WAIT", 0.02)
-    monkeypatch.setattr(random, "uniform", lambda low, high: high)  # the jitter's upper end
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # the least that it waits
     at: list[float] = []
 
     async def note(task: Task) -> None:
