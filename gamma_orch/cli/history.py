@@ -49,8 +49,9 @@ def history(
 
 def told(event: "Event") -> str:
     """An event in one line."""
+    from gamma_orch.core.change import MISSING
     from gamma_orch.core.event import Type
-    from gamma_orch.core.render import duration
+    from gamma_orch.core.render import duration, value_text
 
     data = event.data
     match event.type:
@@ -68,6 +69,11 @@ def told(event: "Event") -> str:
             return str(data["opcode"])
         case Type.APPROVED:
             return "consent, once"
+        case Type.DRIFTED:
+            # Of what is gone, its fields are no news.
+            found = [f"{one['path']} = {value_text(one.get('live', MISSING))}" for one in data["fields"]]
+            gone = not any("live" in one for one in data["fields"])
+            return str(data["reason"]) + ("" if gone else f": {', '.join(found[:3])}")
         case Type.RELEASED:
             return f"plan {event.plan[:12]} carried out" + (
                 f" at {data['commit'][:12]}" if data.get("commit") else ""
