@@ -63,6 +63,7 @@ def _of_speaking(error: BaseException, where: str) -> ProviderError | None:
             | asyncpg.PostgresConnectionError()
             | asyncpg.OperatorInterventionError()
             | asyncpg.InterfaceError()
+            | asyncpg.InternalClientError()  # its protocol, where a restart cuts an answer in two
             | OSError()
             | TimeoutError()
         ):
