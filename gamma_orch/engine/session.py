@@ -9,7 +9,7 @@ and go on under the plan id of the first.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from gamma_orch.core.address import Address
@@ -48,7 +48,6 @@ class Session:
     survey: Survey
     execution: Execution
     joined: bool = False  # another process of the run was first
-    results: list[StepResult] = field(default_factory=list)
 
     @property
     def plan(self) -> Plan:
@@ -64,9 +63,7 @@ class Session:
         fresh = {self.plan.steps[index].address for index in asked if phase[index] is Phase.PENDING}
         if drifts := drifts_of(self.plan, fresh):
             await self.execution.journal.append(*drifts)
-        found = await self.execution.run(asked)
-        self.results += found
-        return found
+        return await self.execution.run(asked)
 
     @property
     def finished(self) -> bool:

@@ -6,7 +6,6 @@ import dagster as dg
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import GammaError
-from gamma_orch.engine.project import faultless
 from gamma_orch.orchestration.scene import Scene
 from gamma_orch.spec.environment import ExecutorSpec
 
@@ -41,10 +40,10 @@ def _missing(name: str) -> GammaError:
 
 def celery_config(scene: Scene, spec: ExecutorSpec) -> dict[str, Json]:
     """A step is acknowledged when it is done: one whose worker dies is given to another."""
-    project, _ = faultless(scene.root, scene.environment)
+    reveal = scene.project.secrets.reveal
     return {
-        "broker": project.secrets.reveal(spec.broker),
-        "backend": project.secrets.reveal(spec.backend),
+        "broker": reveal(spec.broker),
+        "backend": reveal(spec.backend),
         "config_source": {
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,

@@ -17,6 +17,7 @@ from gamma_orch.engine.project import STATE, environments, read
 from gamma_orch.orchestration.executors import launcher
 from gamma_orch.orchestration.keys import ENVIRONMENT_TAG, pool_name
 from gamma_orch.spec.environment import EnvironmentSpec
+from gamma_orch.store.database import with_driver
 
 STORAGE = "GAMMA_DAGSTER_STORAGE"  # a postgresql:// URL; without it, SQLite files in the folder
 
@@ -112,10 +113,7 @@ def storage_url() -> dict[str, str]:
     url = os.environ.get(STORAGE)
     if not url:
         return {}
-    for scheme in ("postgresql://", "postgres://"):
-        if url.startswith(scheme):
-            url = "postgresql+psycopg2://" + url.removeprefix(scheme)
-    return {f"{STORAGE}_URL": url}
+    return {f"{STORAGE}_URL": with_driver(url)}
 
 
 def _settings(root: Path, environment: str) -> EnvironmentSpec:

@@ -55,7 +55,7 @@ class Scene:
     def problems(self) -> str:
         return diagnostics_text(self.project.diagnostics)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Equal for equal definitions."""
         wanted = sorted((str(address), prints.encoded()) for address, prints in self.prints.items())

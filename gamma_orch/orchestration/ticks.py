@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from gamma_orch.core.address import Address
-from gamma_orch.core.canonical import Json
 from gamma_orch.core.change import Action, Change, Reason
 from gamma_orch.core.event import Event
 from gamma_orch.core.ledger import NOTHING, Ledger
@@ -75,7 +74,7 @@ def decide(seen: Seen, settings: ReconcileSpec, cause: Cause) -> Decision:
         if why := _failed_lately(seen, address, settings.retry):
             left[address] = why
     # A step brings with it whatever it needs: what needs something that is left is left too.
-    for address in sorted(with_steps - left.keys()):
+    for address in sorted(with_steps - left.keys()) if left else ():
         needs = {seen.plan.steps[index].address for index in up_to(seen.plan, address)} - {address}
         if held := sorted(needs & left.keys()):
             left[address] = f"it needs {held[0]}: {left[held[0]]}"
@@ -118,12 +117,6 @@ def drifted(plan: Plan, wanted: Mapping[Address, Resource], settings: ReconcileS
         if (change.reason in DRIFT or change.reason is Reason.CONFLICT)
         and drift_policy(wanted.get(change.address), settings) is not Drift.OFF
     }
-
-
-def report(decision: Decision, plan: Plan) -> Json:
-    """For the cursor's and the log's sake: what is left, in words."""
-    changes = {change.address: change for change in plan.changes}
-    return {str(a): f"{headline(changes[a])}; {why}" for a, why in sorted(decision.left.items())}
 
 
 def blocked(plan: Plan) -> dict[Address, str]:

@@ -7,7 +7,7 @@ import urllib.request
 import dagster as dg
 
 from gamma_orch.core.render import diagnostics_text
-from gamma_orch.engine.project import SpecsBroken, faultless
+from gamma_orch.engine.project import SpecsBroken
 from gamma_orch.orchestration.git import Followed, GitFailed, follow
 from gamma_orch.orchestration.keys import COMMIT_TAG, ENVIRONMENT_TAG
 from gamma_orch.orchestration.pulse import (
@@ -183,8 +183,7 @@ def notify(loaded: Scene, message: dict[str, object]) -> None:
     log.error("Run %s of %s failed: %s", message["run"], message["environment"], message["message"])
     if loaded.settings.reconcile.notify is None:
         return
-    project, desired = faultless(loaded.root, loaded.environment)
-    url = str(project.secrets.reveal(desired.environment.reconcile.notify))
+    url = str(loaded.project.secrets.reveal(loaded.settings.reconcile.notify))
     if not url.startswith(("http://", "https://")):
         log.error("reconcile.notify is no http or https URL; nobody was told")
         return

@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -72,15 +72,13 @@ class Logged:
 
     def __init__(self) -> None:
         self.log: logging.Logger | Any = logging.getLogger(__name__)
-        self.plan: Plan | None = None
+        self.changes: Mapping[Address, Change] = {}
 
     def planned(self, plan: Plan) -> None:
-        self.plan = plan
+        self.changes = {change.address: change for change in plan.changes}
 
     def started(self, step: Step) -> None:
-        change = (
-            next((c for c in self.plan.changes if c.address == step.address), None) if self.plan else None
-        )
+        change = self.changes.get(step.address)
         self.log.info(f"{step.address}: {headline(change) if change else step.opcode.value}")
 
     def retrying(self, step: Step, error: str, seconds: float) -> None:

@@ -35,7 +35,7 @@ class Database:
         """`url` as SQLAlchemy spells it: `sqlite:///path` or `postgresql://...`."""
         if not url.startswith(("sqlite:///", "postgresql", "postgres://")):
             raise StoreError("The ledger's URL begins with sqlite:/// or postgresql://. Check GAMMA_LEDGER.")
-        self.url = _with_driver(url)
+        self.url = with_driver(url)
         self.file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
         self._engine: Engine | None = None
         self._migrated = False
@@ -170,7 +170,7 @@ def _execute(connection: "Connection", statement: str, parameters: Parameters) -
     return [tuple(row) for row in connection.execute(text(statement), parameters)]
 
 
-def _with_driver(url: str) -> str:
+def with_driver(url: str) -> str:
     """PostgreSQL through psycopg2, which Gamma installs, whatever SQLAlchemy's default is."""
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
