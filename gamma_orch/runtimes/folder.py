@@ -12,7 +12,9 @@ from typing import Literal, Self
 
 NAME = "gamma-model.json"
 
-Task = Literal["text-classification", "token-classification", "embeddings", "text-generation", "summarization"]
+Task = Literal[
+    "text-classification", "token-classification", "embeddings", "text-generation", "summarization"
+]
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 
 
