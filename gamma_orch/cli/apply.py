@@ -70,7 +70,9 @@ def _asked(site: "Site", consents: "list[Address]") -> "Plan | None":
         )
     with waiting(f"Reading what is there in {site.environment}"):
         found = run(site, look(site)).plan
-    sys.stderr.write(painted(plan_text(found, impacts(site.database, found)), sys.stderr.isatty()))
+    sys.stderr.write(
+        painted(plan_text(found, impacts(site.database, found, site.world)), sys.stderr.isatty())
+    )
     if found.steps or consents:
         typer.confirm("Apply this?", abort=True, err=True)
     # A consent changes the ledger, and with it the plan: there it is the consent that was asked for.

@@ -31,7 +31,7 @@ def plan(
     with opened(project, env) as site:
         with waiting(f"Reading what is there in {env}"):
             found = run(site, look(site)).plan
-        estimates = impacts(site.database, found)
+        estimates = impacts(site.database, found, site.world)
     if out is not None:
         try:
             out.write_text(json.dumps(plan_json(found), ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Progress of an apply on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Beyond this many steps, plain output names only what failed and counts the rest.
 LINES = 200
+EVERY_SECONDS = 15.0
 
 
 class Lines:
@@ -23,6 +25,7 @@ class Lines:
     def __init__(self) -> None:
         self._total = 0
         self._ended = 0
+        self._said: dict[int, tuple[str, float]] = {}
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.steps)
@@ -35,6 +38,14 @@ class Lines:
 
     def retrying(self, step: Step, error: str, seconds: float) -> None:
         say(f"  {step.address}  {step.opcode.value}: again in {duration(seconds)}: {error}")
+
+    def progress(self, step: Step, text: str, fraction: float | None) -> None:
+        """A line where the work goes on to something else, and now and then one of how far it is."""
+        now = time.monotonic()
+        topic, at = self._said.get(step.index, ("", 0.0))
+        if text.partition(":")[0] != topic or now - at >= EVERY_SECONDS:
+            self._said[step.index] = (text.partition(":")[0], now)
+            say(f"  {step.address}  {text}")
 
     def finished(self, result: StepResult) -> None:
         self._ended += 1
@@ -51,6 +62,7 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
         self._running: list[str] = []
+        self._doing: dict[str, str] = {}  # what those of them say that take long
 
     def planned(self, plan: Plan) -> None:
         if plan.steps:
@@ -63,16 +75,23 @@ class Bar:
     def retrying(self, step: Step, error: str, seconds: float) -> None:
         self._progress.console.print(f"  {step.address}: again in {duration(seconds)}: {error}", markup=False)
 
+    def progress(self, step: Step, text: str, fraction: float | None) -> None:
+        far = "" if fraction is None else f" {fraction:.0%}"
+        self._doing[f"{step.opcode.value} {step.address}"] = f"{step.address}{far} {text}"
+        self._refresh(0)
+
     def finished(self, result: StepResult) -> None:
         name = f"{result.step.opcode.value} {result.step.address}"
         if name in self._running:
             self._running.remove(name)
+        self._doing.pop(name, None)
         self._progress.console.print(ended(result), markup=False, highlight=False)
         self._refresh(1)
 
     def _refresh(self, advance: int) -> None:
         if self._task is not None:
-            now: Any = ", ".join(self._running[:3]) + (" ..." if len(self._running) > 3 else "")
+            shown = [self._doing.get(name, name) for name in self._running[:3]]
+            now: Any = ", ".join(shown) + (" ..." if len(self._running) > 3 else "")
             self._progress.update(self._task, advance=advance, description=now)
 
 

@@ -92,7 +92,7 @@ class Impact:
 
     seconds: float | None = None  # median of past runs of this action on this kind
     runs: int = 0  # how many past runs that rests on
-    note: str = ""
+    note: str = ""  # what else is foreseen, in words
 
     def encoded(self) -> Json:
         return {"seconds": self.seconds, "runs": self.runs, "note": self.note}
@@ -125,4 +125,4 @@ class Change:
         return body
 
 
-Impacts = Mapping[tuple[str, str], Impact]  # (kind, action) -> what past runs tell
+Impacts = Mapping[Address, Impact]  # of the addresses that a plan changes

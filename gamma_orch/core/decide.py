@@ -64,12 +64,17 @@ def decide_unwanted(draft: Draft, address: Address) -> None:
 def resolved(draft: Draft, resource: Resource) -> Fields:
     """The wanted fields, with what is known at this point of the values that others give."""
     address = resource.address
-    if not resource.has_leaves and not any(need in draft.resolved for need in resource.needs):
+    traits = draft.traits[address.kind]
+    opened = resource.has_leaves or traits.refers
+    if not opened and not any(need in draft.resolved for need in resource.needs):
         return draft.first[address]
     draft.resolved.add(address)
-    spec = replace_leaves(resource.spec, lambda leaf: _settle_leaf(draft, leaf))
-    normalise = draft.traits[address.kind].normalise
-    return encode(normalise(address, spec, draft.wanted.__getitem__))  # type: ignore[no-any-return]
+
+    def settled(leaf: Ref | Secret | Unknown) -> Json:
+        return _settle_leaf(draft, leaf)
+
+    fields: Json = traits.normalise(address, replace_leaves(resource.spec, settled), draft.wanted.__getitem__)
+    return encode(replace_leaves(fields, settled) if traits.refers else fields)  # type: ignore[no-any-return]
 
 
 def _settle_leaf(draft: Draft, leaf: Ref | Secret | Unknown) -> Json:

@@ -39,6 +39,9 @@ class Traits:
     replace: Replace = Replace.DELETE_FIRST
     # A step that was cut off half-way may be run again on what it left.
     convergent: bool = False
+    # `normalise` adds references of its own: a `Ref` to an output of what the resource needs, where the
+    # output decides what is made (the digest of the data that a model learns from).
+    refers: bool = False
     # A changed parent is a change of this resource, even if no field of its own differs.
     derives: bool = False
     # Outputs that are sure before the step ran, from the fields alone.

@@ -12,10 +12,11 @@ The engine calls it; `gamma_orch.testing` has the laws that each must keep:
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
+from gamma_orch.core.change import Impact
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.observation import Observation
 
@@ -59,6 +60,14 @@ class Asked:
     recorded: Fields | None  # None: not in the ledger
 
 
+# What is being done, and how far it is: from 0 to 1, or None where that is not known. From any thread.
+Tell = Callable[[str, float | None], None]
+
+
+def silent(text: str, fraction: float | None) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One effect on one address."""
@@ -70,6 +79,17 @@ class Task:
     recorded: Fields | None  # what the ledger last knew
     live: Fields | None  # what was read just before; None: absent
     reveal: Callable[[Json], Json]  # turns the leaves of a tree into bytes; call it late, keep nothing
+    tell: Tell = silent  # what an effect that takes long says meanwhile
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A provider that can say beforehand what a change will cost and come to."""
+
+    def estimate(self, planned: Mapping[Address, Fields]) -> Mapping[Address, Impact]:
+        """By the fields that a plan wants, encoded: some may be unknown yet. Reads only what is near, such
+        as an index of what was built; leaves out what nothing is known of. Raises GammaError."""
+        ...
 
 
 class Provider(Protocol):

@@ -51,9 +51,7 @@ def plan_json(plan: Plan, impacts: Impacts | None = None) -> Json:
     """The plan as `gamma plan -o json` prints it and `--out` saves it."""
     body = plan.encoded()
     for change, encoded in zip(plan.changes, body["changes"], strict=True):
-        encoded["impact"] = (
-            (impacts or {}).get((change.address.kind, change.action.value), NO_IMPACT).encoded()
-        )
+        encoded["impact"] = (impacts or {}).get(change.address, NO_IMPACT).encoded()
     return {"id": plan.id, "summary": plan.summary(), **body}
 
 
@@ -202,10 +200,11 @@ def diff_lines(change: Change) -> list[str]:
 
 
 def _estimate(change: Change, impacts: Impacts | None) -> str:
-    impact = (impacts or {}).get((change.address.kind, change.action.value), NO_IMPACT)
-    if impact.seconds is None:
-        return ""
-    return f"  [about {duration(impact.seconds)}, from {_count(impact.runs, 'past run')}]"
+    impact = (impacts or {}).get(change.address, NO_IMPACT)
+    said = [impact.note] if impact.note else []
+    if impact.seconds is not None:
+        said.append(f"about {duration(impact.seconds)}, from {_count(impact.runs, 'past run')}")
+    return f"  [{'; '.join(said)}]" if said else ""
 
 
 def duration(seconds: float) -> str:

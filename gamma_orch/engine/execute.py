@@ -74,7 +74,8 @@ class Execution:
         self._touched = frozenset(step.address for step in self.plan.steps)
         for address in in_order(self.survey.desired):
             resource = self.survey.desired[address]
-            if resource.has_leaves or not self._open.isdisjoint(resource.needs):
+            refers = self.survey.traits[address.kind].refers
+            if resource.has_leaves or refers or not self._open.isdisjoint(resource.needs):
                 self._open.add(address)
 
     @property
@@ -253,7 +254,10 @@ class Execution:
         resource, fields = self.survey.desired[address], self.survey.wanted[address]
         if address in self._open:
             spec = replace_leaves(resource.spec, self._value)
-            fields = self.survey.traits[address.kind].normalise(address, spec, self._of)
+            traits = self.survey.traits[address.kind]
+            fields = traits.normalise(address, spec, self._of)
+            if traits.refers:
+                fields = replace_leaves(fields, self._value)
         if resource.lifecycle.ignore and isinstance(live, Seen):
             return left_alone(fields, live.fields, resource.lifecycle)
         return fields
@@ -307,6 +311,7 @@ class Execution:
             recorded=self._was(step) or None,
             live=live.fields if isinstance(live, Seen) else None,
             reveal=self.secrets.reveal,
+            tell=lambda text, fraction: self.watcher.progress(step, text, fraction),
         )
 
     def _begin(self, step: Step, fields: Fields, live: Observation) -> Json:

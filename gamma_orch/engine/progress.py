@@ -36,6 +36,7 @@ class Watcher(Protocol):
     def planned(self, plan: Plan) -> None: ...
     def started(self, step: Step) -> None: ...
     def retrying(self, step: Step, error: str, seconds: float) -> None: ...
+    def progress(self, step: Step, text: str, fraction: float | None) -> None: ...  # from any thread
     def finished(self, result: StepResult) -> None: ...
 
 
@@ -49,6 +50,9 @@ class Silent:
         return None
 
     def retrying(self, step: Step, error: str, seconds: float) -> None:
+        return None
+
+    def progress(self, step: Step, text: str, fraction: float | None) -> None:
         return None
 
     def finished(self, result: StepResult) -> None:

@@ -37,6 +37,7 @@ from gamma_orch.store.lease import Sharing
 # machine keeps its lease.
 PATIENCE_SECONDS = 150.0
 STOPPING_SECONDS = 60.0  # for the steps that run when a run is cancelled
+EVERY_SECONDS = 15.0  # of what takes long, a line
 PURPOSE = "Dagster run"  # begins what a run writes into the ledger as its purpose
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class Logged:
     def __init__(self) -> None:
         self.log: logging.Logger | Any = logging.getLogger(__name__)
         self.changes: Mapping[Address, Change] = {}
+        self.said: dict[Address, tuple[str, float]] = {}  # of what, and when
 
     def planned(self, plan: Plan) -> None:
         self.changes = {change.address: change for change in plan.changes}
@@ -83,6 +85,13 @@ class Logged:
 
     def retrying(self, step: Step, error: str, seconds: float) -> None:
         self.log.warning(f"{step.address}: {step.opcode.value} again in {duration(seconds)}: {error}")
+
+    def progress(self, step: Step, text: str, fraction: float | None) -> None:
+        now = time.monotonic()
+        topic, at = self.said.get(step.address, ("", 0.0))
+        if text.partition(":")[0] != topic or now - at >= EVERY_SECONDS:
+            self.said[step.address] = (text.partition(":")[0], now)
+            self.log.info(f"{step.address}: {text}")
 
     def finished(self, result: StepResult) -> None:
         step = result.step

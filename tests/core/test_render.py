@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gamma_orch.core.change import MISSING, Action, Impact
+from gamma_orch.core.change import MISSING, Action, Impact, Impacts
 from gamma_orch.core.condition import Condition, Health, Truth
 from gamma_orch.core.diagnostic import Diagnostic, Severity, Span
 from gamma_orch.core.leaves import encode
@@ -31,11 +31,21 @@ from gamma_orch.core.render import (
 from tests.core.reading import agree, cases, kinds_of, ledger, place, read, resources, tree, world
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "render"
-IMPACTS = {
+BY_ACTION = {
     ("Thing", "update"): Impact(2.5, 4),
     ("Thing", "create"): Impact(0.02, 1),
     ("Thing", "delete"): Impact(None, 0),
+    ("Thing", "replace"): Impact(note="build: 3 of 4 passes"),
 }
+
+
+def impacts(plan: Plan) -> Impacts:
+    return {
+        c.address: BY_ACTION[c.address.kind, c.action.value]
+        for c in plan.changes
+        if (c.address.kind, c.action.value) in BY_ACTION
+    }
+
 
 # One of everything that a plan can say.
 EVERYTHING = """
@@ -123,11 +133,12 @@ def golden(name: str, got: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_plans(name: str) -> None:
     """Text, with and without the kept ones; Markdown; JSON."""
-    golden(f"plan-{name}.txt", plan_text(PLANS[name], IMPACTS))
+    golden(f"plan-{name}.txt", plan_text(PLANS[name], impacts(PLANS[name])))
     golden(f"plan-{name}-all.txt", plan_text(PLANS[name], everything=True))
-    golden(f"plan-{name}.md", plan_markdown(PLANS[name], IMPACTS))
+    golden(f"plan-{name}.md", plan_markdown(PLANS[name], impacts(PLANS[name])))
     golden(
-        f"plan-{name}.json", json.dumps(plan_json(PLANS[name], IMPACTS), indent=1, ensure_ascii=False) + "\n"
+        f"plan-{name}.json",
+        json.dumps(plan_json(PLANS[name], impacts(PLANS[name])), indent=1, ensure_ascii=False) + "\n",
     )
 
 
@@ -235,7 +246,7 @@ def test_values(value, text: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_a_saved_plan_is_sealed(name: str) -> None:
     """Through a file and back; estimates and the summary are no part of it."""
-    document = json.loads(json.dumps(plan_json(PLANS[name], IMPACTS)))
+    document = json.loads(json.dumps(plan_json(PLANS[name], impacts(PLANS[name]))))
     assert sealed(document)
     assert sealed({**document, "summary": {}})
     for change in document["changes"]:

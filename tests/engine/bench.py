@@ -179,6 +179,9 @@ class Told(Watcher):
     def retrying(self, step: Step, error: str, seconds: float) -> None:
         self.retries.append((step.address.name, error, seconds))
 
+    def progress(self, step: Step, text: str, fraction: float | None) -> None:
+        self.lines.append((text, step.address.name))
+
     def finished(self, result: StepResult) -> None:
         self.lines.append(("finished", result.step.address.name))
         self.results.append(result)
