@@ -17,7 +17,7 @@ from gamma_orch.engine.project import STATE, Project, faultless, find_root, requ
 from gamma_orch.engine.world import World
 from gamma_orch.spec.resolve import Desired
 from gamma_orch.store.database import Database
-from gamma_orch.targets import Targets
+from gamma_orch.targets import Builds, Targets
 
 T = TypeVar("T")
 
@@ -36,7 +36,9 @@ def opened(start: Path, environment: str) -> Iterator[Site]:
 def working(project: Project, desired: Desired) -> Iterator[Site]:
     """The same for a project that is read already."""
     root, environment = project.root, project.environment
-    targets = Targets(environment, root / STATE, _declared(desired), project.secrets.reveal)
+    targets = Targets(
+        environment, root / STATE, _declared(desired), project.secrets.reveal, _builds(root, desired)
+    )
     database = Database(ledger_url(root))
     try:
         yield Site(
@@ -75,6 +77,14 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
         }
         for name, target in desired.environment.targets.items()
     }
+
+
+def _builds(root: Path, desired: Desired) -> Builds:
+    said = desired.environment.builds
+    store = said.store or str(root / STATE / "artifacts")
+    if "://" not in store:
+        store = str((root / store).resolve())
+    return Builds(store, said.threads, said.max_parallel)
 
 
 def run(site: Site, work: Coroutine[Any, Any, T]) -> T:

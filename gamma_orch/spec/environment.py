@@ -61,6 +61,18 @@ class TargetSpec(Spec):
         return self
 
 
+class BuildsSpec(Spec):
+    """Where and how artifacts (datasets, models) are built."""
+
+    store: str | None = Field(default=None, min_length=1)
+    """Where they are kept: a folder, or a URL such as s3://bucket/folder. Environments that name the same
+    store build each thing once. Default: .gamma/artifacts, for all environments of this checkout."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """How many threads a build uses. Default: as many as there are cores."""
+    max_parallel: int = Field(default=1, ge=1, le=64, alias="maxParallel")
+    """How many are built at once."""
+
+
 class ExecutorSpec(Spec):
     """Dagster's executor and run launcher for this environment."""
 
@@ -101,6 +113,8 @@ class EnvironmentSpec(Spec):
     """The systems that resources of this environment are put on, by name."""
     reconcile: ReconcileSpec = ReconcileSpec(suspend=True)
     """What happens without anybody asking: schedules, drift, freeze windows. Without it: nothing."""
+    builds: BuildsSpec = BuildsSpec()
+    """Where artifacts are kept, and how they are built."""
     executor: Literal["in_process", "multiprocess"] | ExecutorSpec = "in_process"
     """Where the steps of a run execute: the name of an executor, or its settings."""
 

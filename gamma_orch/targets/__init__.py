@@ -4,6 +4,7 @@ The engine makes one `Targets` a command and hands it to every provider; it clos
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
     from gamma_orch.targets.postgres import Postgres
 
-__all__ = ["MissingDatabase", "Targets"]
+__all__ = ["BUILDS", "Builds", "MissingDatabase", "Targets"]
 
 PARALLEL = 4  # effects at once on one target, where it does not say `maxParallel`
+
+
+BUILDS = "builds"  # the target of what is built on this machine
+
+
+@dataclass(frozen=True, slots=True)
+class Builds:
+    """Where artifacts are kept, and how they are built."""
+
+    store: str  # a folder or a URL; "" where the environment has none
+    threads: int | None = None  # of one build; None: as many as there are cores
+    parallel: int = 1
 
 
 class Targets:
@@ -30,6 +43,7 @@ class Targets:
         state: Path,
         declared: Mapping[str, Mapping[str, Json]],
         reveal: Callable[[Json], Json],
+        builds: Builds | None = None,
     ) -> None:
         """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values.
 
@@ -38,6 +52,7 @@ class Targets:
         """
         self.environment = environment
         self.state = state
+        self.builds = builds or Builds(str(state / "artifacts"))
         self._declared = declared
         self._reveal = reveal
         self._postgres: dict[str, Postgres] = {}
@@ -57,6 +72,8 @@ class Targets:
 
     def limit(self, target: str) -> int:
         """How many effects may run at once on a target such as `postgres/main`."""
+        if target == BUILDS:
+            return self.builds.parallel
         name = target.partition("/")[2]
         return int(self._declared.get(name, {}).get("maxParallel", PARALLEL))
 
