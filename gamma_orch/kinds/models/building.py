@@ -23,9 +23,6 @@ from gamma_orch.store.artifacts import Artifact, Artifacts, Corrupt
 from gamma_orch.store.errors import StoreError
 from gamma_orch.targets import Targets
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
 REBUILDS = 3  # of one damaged artifact; more of them is a broken disk
 LOCAL = ("fetch_data", "fetch_model")  # passes that may read the project's own files

@@ -17,6 +17,7 @@ from gamma_orch.kinds.models import dataset_spec
 from gamma_orch.kinds.models.dataset_spec import DatasetSpec
 from gamma_orch.kinds.models.derivation import Derivation, derive
 from gamma_orch.kinds.models.pointing import Pointer, Pointing, built_before, pinned_source
+from gamma_orch.kinds.models.source import identity
 from gamma_orch.kinds.models.versions import installed
 from gamma_orch.spec.kind import Kind
 from gamma_orch.targets import BUILDS, Targets
@@ -29,16 +30,11 @@ ROWS = 1000  # of a query, at a time
 
 def derivations(fields: Fields) -> tuple[Derivation, Derivation | None]:
     """What makes the rows, and what checks them (None where nothing is expected of them)."""
-    raw = derive(installed, "fetch_data", {"source": _fetched(fields["source"])})
+    raw = derive(installed, "fetch_data", {"source": identity(fields["source"])})
     rows = derive(installed, "prepare_data", dataset_spec.preparation(fields), raw=raw)
     if not fields["expectations"]:
         return rows, None
     return rows, derive(installed, "check_data", {"expectations": _flat(fields["expectations"])}, data=rows)
-
-
-def _fetched(source: Json) -> Json:
-    """A query's rows are known by their digest; where they came from is no part of what they are."""
-    return {"rows": source["sha256"]} if "postgres" in source else source
 
 
 def _flat(expectations: Sequence[Json]) -> list[Json]:
@@ -59,11 +55,11 @@ class DatasetProvider:
         """Raises Temporary or Permanent."""
         from gamma_orch.kinds.models.building import build
 
-        local: dict[str, Json] = {}
+        local: dict[str, Json] = {"source": task.fields["source"]}
         if "postgres" in task.fields["source"]:
             path = self._targets.state / "builds" / "queries" / f"{task.address.name}.jsonl"
             pin = await self._query(task.fields["source"]["postgres"], path)
-            local["rows"] = str(path)
+            local["source"] = {"rows": str(path)}
         else:
             pin = await asyncio.to_thread(self._pointing.pins, task.fields)
         rows, check = derivations(pinned_source(task.fields, pin))

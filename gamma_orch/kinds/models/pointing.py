@@ -9,7 +9,7 @@ through here; artifacts themselves are never altered, and are removed only by `g
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from gamma_orch.core.address import Address
@@ -127,10 +127,13 @@ class Pointing:
 
 
 def pinned_source(fields: Fields, pin: str) -> dict[str, Any]:
-    """The fields with what pins their source: equal content gives equal keys, wherever it lies."""
+    """The fields with the source as a key knows it: what lies in the project or came from a database is what
+    it contains, wherever it lies."""
     if not pin:
         return dict(fields)
-    return {**fields, "source": {**fields["source"], "sha256": pin}}
+    source = fields["source"]
+    name = source.get("file") or source.get("path") or ".jsonl"
+    return {**fields, "source": {**source, "content": pin, "suffix": PurePath(name).suffix}}
 
 
 def built_before(artifact: "Artifact") -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.models.derivation import Derivation, Given, Versions, derive
+from gamma_orch.kinds.models.source import identity
 from gamma_orch.spec.quantities import share_of
 
 LEVELS = ("none", "basic", "advanced", "ultra")
@@ -135,7 +136,7 @@ class _Maker:
         return share_of(wanted) if wanted is not None and level != "none" else PROMISED[level]
 
     def source(self) -> Derivation:
-        said = dict(self.fields["source"])
+        said = identity(self.fields["source"])
         dtype = said.pop("dtype")
         params: Json = {"source": said, "task": self.fields["task"], "dtype": dtype}
         for name in ("labels", "pooling", "normalize", "maxLength"):

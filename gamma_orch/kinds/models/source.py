@@ -76,6 +76,13 @@ class DataSource(Source):
         return (*PLACES, "postgres")
 
 
+def identity(source: Json) -> dict[str, Any]:
+    """The source as a key knows it: without the place, where the content is pinned by itself."""
+    if "content" not in source:
+        return dict(source)
+    return {key: source[key] for key in ("content", "suffix", "file", "dtype") if key in source}
+
+
 def stated(source: Json) -> dict[str, Any]:
     """What a source says, without what it leaves open."""
     return {key: value for key, value in source.items() if value is not None}
