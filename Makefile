@@ -28,13 +28,13 @@ endif
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
 
-up: $(VENV)/.core
+up: $(VENV)/.models
 	@$(BIN)/gamma up -e $(ENV)
 
 down: $(VENV)/.core
 	@$(BIN)/gamma down -e $(ENV)
 
-dagster: $(VENV)/.dagster
+dagster: $(VENV)/.dagster $(VENV)/.models
 	@$(BIN)/gamma dev
 
 dev: $(VENV)/.dev
@@ -88,6 +88,11 @@ $(VENV)/.core: $(VENV)/.place pyproject.toml constraints.txt
 	@echo "installing gamma into $(VENV)"
 	@$(PIP) install -c constraints.txt -e .
 	@$(BIN)/python -m compileall -q gamma_orch
+	@touch $@
+
+$(VENV)/.models: $(VENV)/.core pyproject.toml constraints.txt
+	@echo "installing what builds models into $(VENV): torch and its kin, a gigabyte or two"
+	@$(PIP) install -c constraints.txt -e '.[models]'
 	@touch $@
 
 $(VENV)/.dagster: $(VENV)/.core pyproject.toml constraints.txt

@@ -92,6 +92,23 @@ class Forecasts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Something for people to look at: Markdown, or a picture."""
+
+    markdown: str = ""
+    png: bytes = b""
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A provider whose objects have something to look at."""
+
+    def pages(self, address: Address) -> Mapping[str, Page]:
+        """By title, of the object as it is now; empty where there is none. Raises GammaError."""
+        ...
+
+
 class Provider(Protocol):
     async def observe(self, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
         """Read all of them, in one round trip where the target allows it.

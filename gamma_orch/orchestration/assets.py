@@ -4,6 +4,7 @@
 all, cheap to load; a run never executes it, because `location` builds a run's job from `single`.
 """
 
+import base64
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import dagster as dg
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action
-from gamma_orch.core.provider import GammaError
+from gamma_orch.core.provider import GammaError, Page
 from gamma_orch.core.render import headline
 from gamma_orch.core.resource import Resource
 from gamma_orch.orchestration import words
@@ -63,10 +64,26 @@ def _place(scene: Scene, resource: Resource) -> dg.CodeReferencesMetadataValue:
 
 def checks_of(scene: Scene, address: Address) -> list[dg.AssetCheckSpec]:
     key = asset_key(scene.environment, address)
-    return [
+    checks = [
         dg.AssetCheckSpec(IN_SYNC, asset=key, description="Whether the live object is as declared."),
         dg.AssetCheckSpec(HEALTHY, asset=key, description="Whether it works."),
     ]
+    return checks + [
+        dg.AssetCheckSpec(gate_name(name), asset=key, description=f"A gate: {asked}.")
+        for name, asked in gates_of(scene, address).items()
+    ]
+
+
+def gates_of(scene: Scene, address: Address) -> Mapping[str, str]:
+    """The gates that a resource declares, by name."""
+    resource = scene.wanted.get(address)
+    kind = scene.project.kinds.get(address.kind) if resource else None
+    return kind.gates(resource.spec) if kind and resource else {}
+
+
+def gate_name(name: str) -> str:
+    """As a check's name, in which Dagster takes letters, digits and underscores."""
+    return "gate_" + re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
 def single(scene: Scene, address: Address, pool: str | None = None) -> dg.AssetsDefinition:
@@ -129,6 +146,7 @@ def _converged(
         raise dg.Failure(f"{address}: {headline(change)}", metadata=said, allow_retries=False)
     if told.failed:
         raise dg.Failure(f"{address}: {told.failed}", metadata=said, allow_retries=False)
+    said = {**said, **{title: _shown(page) for title, page in told.pages.items()}}
     if not told.results:
         context.log.info(f"{address}: {headline(change)}; nothing to do")
     key = asset_key(scene.environment, address)
@@ -146,8 +164,28 @@ def _converged(
                 passed=told.healthy,
                 metadata={"now": told.why or "it works"},
             ),
+            *_gates_passed(scene, address, told),
         ],
     )
+
+
+def _gates_passed(scene: Scene, address: Address, told: Told) -> Iterator[dg.AssetCheckResult]:
+    passed = told.outputs.get("gates", {})
+    for name, asked in gates_of(scene, address).items():
+        found = passed.get(name, {"passed": False, "says": "it was not measured"})
+        yield dg.AssetCheckResult(
+            asset_key=asset_key(scene.environment, address),
+            check_name=gate_name(name),
+            passed=found["passed"],
+            metadata={"now": found["says"], "asked": asked},
+        )
+
+
+def _shown(page: Page) -> dg.MarkdownMetadataValue:
+    """Dagster shows pictures inside Markdown."""
+    if not page.png:
+        return dg.MetadataValue.md(page.markdown)
+    return dg.MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(page.png).decode()})")
 
 
 def metadata(told: Told, plan: str, commit: str) -> Mapping[str, Any]:

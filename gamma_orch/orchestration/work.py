@@ -23,7 +23,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action, Change, Reason
 from gamma_orch.core.observation import Seen
 from gamma_orch.core.plan import Plan, Step
-from gamma_orch.core.provider import GammaError
+from gamma_orch.core.provider import GammaError, Page, Shows
 from gamma_orch.core.render import duration, headline
 from gamma_orch.engine.doors import working
 from gamma_orch.engine.progress import Status, StepResult
@@ -51,6 +51,7 @@ class Told:
     healthy: bool
     why: str  # it is not healthy
     outputs: dict[str, Any]
+    pages: Mapping[str, Page]
 
     @property
     def failed(self) -> str:
@@ -211,7 +212,15 @@ def told(opened: Session, address: Address, results: tuple[StepResult, ...]) -> 
     if change.action is Action.KEEP and isinstance(observation, Seen):
         healthy, why = observation.healthy, observation.why
     outputs = dict(record.outputs) if record else {}
-    return Told(change, results, healthy, why, outputs)
+    return Told(change, results, healthy, why, outputs, _pages(opened, address))
+
+
+def _pages(opened: Session, address: Address) -> Mapping[str, Page]:
+    try:
+        provider = opened.site.world.provider(address.kind)
+        return provider.pages(address) if isinstance(provider, Shows) else {}
+    except (GammaError, LookupError):
+        return {}  # a page that cannot be read is worth no run
 
 
 @contextlib.contextmanager

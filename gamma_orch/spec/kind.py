@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic
 from gamma_orch.core.kind import Traits
 from gamma_orch.core.provider import Provider
@@ -25,6 +26,10 @@ def no_checks(
     return ()
 
 
+def no_gates(spec: Json) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     name: str
@@ -36,6 +41,9 @@ class Kind:
     provider: Callable[[Any], Provider]
     traits: Traits = Traits()
     outputs: Mapping[str, str] = field(default_factory=dict)  # name -> what it is
+    # The gates that a spec declares, by name, with what each asks for. An object that passed them says so in
+    # its output `gates`: {name: {"passed": true, "says": "0.861 (0.853 to 0.869)"}}.
+    gates: Callable[[Json], Mapping[str, str]] = no_gates
     # Checks over all resources of the kind at once, for what one spec alone cannot show. Gets the
     # resources of this kind, and all of the environment; those that have faults, or need something
     # that has, are left out of both. Specs may hold leaves. A diagnostic here has address and path

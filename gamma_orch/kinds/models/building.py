@@ -61,22 +61,34 @@ class Builder:
         raise Permanent("An artifact is damaged each time it is read, newly built too. Check the disk.")
 
     def _build(self, wanted: Derivation) -> Artifact:
-        inputs = {name: self.folder(source) for name, source in wanted.inputs.items()}
-
-        def tell(text: str, fraction: float | None) -> None:
+        def tell(text: str, fraction: float | None = None) -> None:
             self.tell(f"{title(wanted.op)}: {text}", fraction)
 
-        with self.store.building(wanted.key, lambda text: tell(text, None)) as build:
+        reads = [
+            source.digest if isinstance(source, Given) else source.key for source in wanted.inputs.values()
+        ]
+        inputs = {name: self.folder(source) for name, source in wanted.inputs.items()}
+        with self.store.building(wanted.key, tell, reads, self.worker.is_stopped) as build:
             if build.found is not None:
                 return build.found
-            tell("started", None)
+            tell("started")
             started = time.monotonic()
             params = {**wanted.params, **self.local} if wanted.op in LOCAL else wanted.params
             facts = self.worker.run(wanted.op, params, inputs, build.out, build.work, tell)
             seconds = time.monotonic() - started
-            made: Artifact = build.commit(wanted.recipe, facts, self.environment, seconds, datetime.now(UTC))
+            made = build.commit(wanted.recipe, facts, self.environment, seconds, datetime.now(UTC))
         self.built.append(made)
         return made
+
+    def keep(self, wanted: Derivation, op: str, params: Json, facts: Json) -> Artifact:
+        """The artifact of a derivation whose parameters are what was found out meanwhile: a report."""
+        with self.store.building(wanted.key) as build:
+            if build.found is not None:
+                return build.found
+            started = time.monotonic()
+            self.worker.run(op, params, {}, build.out, build.work, self.tell)
+            seconds = time.monotonic() - started
+            return build.commit(wanted.recipe, facts, self.environment, seconds, datetime.now(UTC))
 
 
 def title(op: str) -> str:

@@ -50,6 +50,9 @@ class Worker:
                 self._process.stdout.close()
             self._process = None
 
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """End the running job at once. What it has saved stays for the next build."""
         self._stopped.set()
