@@ -76,10 +76,11 @@ def interval(values: Array, statistic: Statistic, draws: int = DRAWS, seed: int 
     None where the statistic is not a number on the rows themselves (a ratio to zero). Draws in which it is
     none are left out.
     """
-    return _percentiles(values, sums(values, draws, seed), statistic)
+    return percentiles(values, sums(values, draws, seed), statistic)
 
 
-def _percentiles(values: Array, drawn: Array, statistic: Statistic) -> Interval | None:
+def percentiles(values: Array, drawn: Array, statistic: Statistic) -> Interval | None:
+    """As `interval`, of sums already drawn from `values`: several statistics of the same draws."""
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,10 +113,10 @@ def paired(values: Array, ours: Statistic, theirs: Statistic) -> Paired:
     Raises ValueError where one of them is not a number on the rows.
     """
     drawn = sums(values)
-    difference = _percentiles(values, drawn, lambda table: ours(table) - theirs(table))
+    difference = percentiles(values, drawn, lambda table: ours(table) - theirs(table))
     if difference is None:
         raise ValueError("the measure is not a number on these rows")
-    return Paired(difference, _percentiles(values, drawn, lambda table: ours(table) / theirs(table)))
+    return Paired(difference, percentiles(values, drawn, lambda table: ours(table) / theirs(table)))
 
 
 def paired_means(ours: Array, theirs: Array) -> Paired:
