@@ -15,6 +15,7 @@ from gamma_orch.cli import (
     history,
     import_,
     init,
+    models,
     plan,
     render,
     schema,
@@ -55,6 +56,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(models.app, name="models")
 
 
 @app.callback(invoke_without_command=True)
