@@ -1,12 +1,13 @@
 """The files of an artifact: what may be one, what each contains, and whether it still does.
 
-Called by `artifacts` and `artifact_places`. Files are hashed as streams, never read whole, never executed, and
+Called by `artifacts` and the two places. Files are hashed as streams, never read whole, never executed, and
 links are never followed. A file that can run code when it is loaded (a pickle, or a zip that has one, as
 `torch.save` makes) is refused by what it contains, whatever its name.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import pickletools
 import stat
@@ -15,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from gamma_orch.core.canonical import Json, canonical, digest
 from gamma_orch.store.errors import StoreError
 
 READ_ONLY = 0o444
-_HEAD = 4096  # bytes in which a pickle shows itself
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")  # older ones begin like any text
 _OPCODES = 8  # so many in a row are a pickle: weights that begin with its two bytes do not go on like one
 _MISSING = (FileNotFoundError, NotADirectoryError)
 
@@ -80,11 +82,12 @@ def take(out: Path) -> tuple[tuple[File, ...], dict[str, Mark]]:
             )
         place.chmod(READ_ONLY)
         with place.open("rb") as file:
-            marks[path] = _mark(file.fileno())
+            marks[path] = _mark(place)
             found.append(File(path, marks[path][2], hashlib.file_digest(file, "sha256").hexdigest()))
             os.fsync(file.fileno())
     for folder in sorted((p for p in out.rglob("*") if p.is_dir()), reverse=True):
-        with suppress(OSError):
+        folder.chmod(0o755)  # or an ordinary user could never remove it
+        if not any(folder.iterdir()):
             folder.rmdir()
     return tuple(sorted(found, key=lambda file: file.path)), marks
 
@@ -172,8 +175,8 @@ def _difference(place: Path, file: File) -> str:
     return ""
 
 
-def _mark(place: Path | int) -> Mark:
-    found = os.stat(place) if isinstance(place, int) else place.lstat()
+def _mark(place: Path) -> Mark:
+    found = place.lstat()
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
@@ -188,10 +191,10 @@ def _written(path: str) -> bool:
 
 def _refused(place: Path) -> str:
     with place.open("rb") as file:
-        head = file.read(_HEAD)
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and _is_pickle(head):
-        return "is a pickle"
-    if head[:4] == b"PK\x03\x04":
+        head = file.read(4)
+        if head[:1] == b"\x80" and head[1:2] in _PROTOCOLS and _is_pickle(file):
+            return "is a pickle"
+    if head == b"PK\x03\x04":
         with suppress(zipfile.BadZipFile), zipfile.ZipFile(place) as archive:
             inside = [name for name in archive.namelist() if name.endswith((".pkl", ".pickle"))]
             if inside:
@@ -199,15 +202,14 @@ def _refused(place: Path) -> str:
     return ""
 
 
-def _is_pickle(head: bytes) -> bool:
-    """Whether these bytes go on as a pickle does. Nothing is executed."""
-    count = 0
-    try:
-        for opcode, _, _ in pickletools.genops(head):
-            count += 1
-            if count >= _OPCODES or opcode.name == "STOP":
-                return True
-    except (ValueError, IndexError, UnicodeDecodeError):
-        # Cut off inside an argument (a long text): four opcodes that made sense are one of its own too.
-        return count > _OPCODES // 2
+def _is_pickle(file: BinaryIO) -> bool:
+    """Whether a file goes on as a pickle does. Nothing is executed, and what an argument claims to be long is
+    not believed: a map is never read past its end."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            for count, (opcode, _, _) in enumerate(pickletools.genops(data), 1):  # type: ignore[arg-type]
+                if count >= _OPCODES or opcode.name == "STOP":
+                    return True
+        except (ValueError, IndexError):
+            return False
     return False

@@ -1,9 +1,9 @@
 """Who builds what: one lock a key, held by the process that builds it and free again when that process dies.
 
 Locks lie in the scratch folder, because out and work folders lie there; and in the store too where that is a
-folder, so that two projects with one store build a key once. A builder may say which artifacts it reads, and the
-garbage collection leaves those alone meanwhile. Lock files stay: removing one would part those that wait on it
-from those that come later.
+folder, so that two projects with one store build a key once. A builder may say which artifacts it reads, and
+the garbage collection leaves those alone meanwhile. Lock files stay: removing one would part those that wait
+on it from those that come later.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from gamma_orch.core.canonical import canonical
 from gamma_orch.store.errors import StoreError
 
-_POLL = 0.1  # seconds between two looks at a lock that another holds
+_POLL = 0.05  # seconds between two looks at a lock that another holds
 
 
 class Locks:
@@ -52,7 +52,9 @@ class Locks:
             yield
             return
         try:
-            note.write_text(canonical(sorted(keys)), encoding="utf-8")
+            fresh = note.with_suffix(".fresh")
+            fresh.write_text(canonical(sorted(keys)), encoding="utf-8")
+            fresh.replace(note)
             yield
         finally:
             with suppress(OSError):

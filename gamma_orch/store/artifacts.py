@@ -2,8 +2,8 @@
 
 The builder of models calls it to find, build and read; `gamma models` to list and collect. What always holds:
 
-- An artifact is seen whole or not at all, whenever a process dies: its files are in place and on the disk before
-  the manifest that names them is.
+- An artifact is seen whole or not at all, whenever a process dies: its files are in place and on the disk
+  before the manifest that names them is.
 - One process builds a key; the others wait for it and get what it built. The first commit of a key stays.
 - Nothing is served unverified: `folder` hashes each file each time. What is found damaged is out of use from
   that moment, for every key with this content, and is built anew.
@@ -12,7 +12,6 @@ The builder of models calls it to find, build and read; `gamma models` to list a
     build --> out/<key> --take--> objects/<digest>, then keys/<key>.json --> find, folder
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -21,10 +20,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from gamma_orch.core.canonical import Json, canonical
-from gamma_orch.store.artifact_files import File, digest_of, safe, take
+from gamma_orch.core.canonical import Json
+from gamma_orch.store.artifact_files import File, digest_of, take
+from gamma_orch.store.artifact_local import Local
 from gamma_orch.store.artifact_locks import Locks
-from gamma_orch.store.artifact_places import Damaged, Local, Place, Remote, erase, told, touched
+from gamma_orch.store.artifact_manifest import Artifact, decoded, encoded, parsed, written
+from gamma_orch.store.artifact_places import Damaged, Place, erase, told, touched
+from gamma_orch.store.artifact_remote import Remote
 from gamma_orch.store.errors import StoreError
 from gamma_orch.store.lease import rfc3339
 
@@ -32,7 +34,7 @@ __all__ = ["Artifact", "Artifacts", "Building", "Corrupt", "File"]
 
 KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of an environment, as a folder
-_FORM = 1  # of a manifest
+_READS = 3  # of one that others build anew while it is read
 _COMMITS = "commits"  # the lock of all that changes which artifacts there are
 
 
@@ -47,38 +49,14 @@ class Corrupt(StoreError):
         self.key, self.file, self.what = key, file, what
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    key: str  # 64 hex digits: the digest of the recipe
-    digest: str  # of the content: [[path, size, sha256], ...] in the order of paths
-    files: tuple[File, ...]  # in the order of paths
-    recipe: Json  # what it was made from: {"op", "params", "inputs": {name: key}, "tools"}
-    facts: Json  # what was measured while it was made; no part of the digest
-    built_at: str  # UTC, RFC 3339
-    built_for: str  # the environment that needed it first
-    seconds: float  # that the build took
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """What it was made from: keys, or `digest:` and the digest of a content."""
-        inputs = self.recipe.get("inputs") if isinstance(self.recipe, dict) else None
-        return tuple(str(value) for value in inputs.values()) if isinstance(inputs, dict) else ()
-
-
 class Artifacts:
     """The store at a URL. Safe to use from several threads and processes at once."""
 
     def __init__(self, url: str, scratch: Path) -> None:
         """`url`: a folder, or what fsspec understands (`s3://bucket/path`, `memory://x`). `scratch`: a folder
-        of this machine for locks, builds and downloads. Raises StoreError for a URL that means nothing."""
+        of this machine for locks, builds and downloads. Nothing is opened or made yet."""
         if not url:
             raise StoreError("The artifact store has no address. Name a folder or a URL in environment.yaml.")
-        self.url = url
         self._scratch = scratch.absolute()
         plain = re.sub(r"^(file|local)://", "", url)
         self._place: Place = (
@@ -86,6 +64,7 @@ class Artifacts:
             if "://" in plain or "::" in plain
             else Local(Path(plain).expanduser().absolute(), self._scratch, lambda: self._locks)
         )
+        self.url = self._place.where  # for people: no password in it
         own = [self._place.locks] if self._place.locks else []
         self._locks = Locks(self._scratch / "locks", *own)
 
@@ -95,12 +74,12 @@ class Artifacts:
         """The artifact of a key: one small read, and none of its files. None where it is not there, or its
         manifest is cut off or malformed. Raises StoreError where the store cannot be read."""
         data = self._place.read(_manifest(key)) if KEY.fullmatch(key) else None
-        found = _decoded(key, data) if data is not None else None
+        found = decoded(key, data) if data is not None else None
         return found if found is not None and self._place.has(found.digest) else None
 
     def all(self) -> list[Artifact]:
         """All artifacts, the oldest first. Raises StoreError."""
-        found = (_decoded(_stem(name), data) for name, data in self._place.read_all("keys").items())
+        found = (decoded(_stem(name), data) for name, data in self._place.read_all("keys").items())
         there = [artifact for artifact in found if artifact and self._place.has(artifact.digest)]
         return sorted(there, key=lambda artifact: (artifact.built_at, artifact.key))
 
@@ -111,29 +90,29 @@ class Artifacts:
         return self._place.fault(artifact.digest, artifact.files)
 
     def folder(self, artifact: Artifact) -> Path:
-        """A folder of this machine with all its files and no others, every byte hashed now. Not to be written
-        to. Raises Corrupt, and then the artifact is not there any more; StoreError where it cannot be read."""
+        """A folder of this machine with all its files and no others, every byte hashed now; not to be written
+        to. Raises Corrupt, and the artifact is not there any more; StoreError where it cannot be read."""
+        left = _READS
         while True:
+            left -= 1
             try:
                 return self._place.folder(artifact.digest, artifact.files)
             except Damaged as error:
-                damaged = Corrupt(artifact.key, error.file, error.what)
-            if self._condemn(artifact):
-                raise damaged
+                if self._condemned(artifact) or not left:
+                    raise Corrupt(artifact.key, error.file, error.what) from None
 
-    def _condemn(self, artifact: Artifact) -> bool:
+    def _condemned(self, artifact: Artifact) -> bool:
         """Take a damaged content, with all keys that have it, out of use. False where another process has
         built it anew in the meantime."""
-        try:
-            with self._locks.hold(_COMMITS):
-                if not self._place.condemn(artifact.digest, artifact.files):
-                    return False
-                for name, data in self._place.read_all("keys").items():
-                    found = _decoded(_stem(name), data)
-                    if found and found.digest == artifact.digest:
-                        self._place.remove(name)
-        except StoreError:
-            return True  # a store that cannot be written to: it is damaged all the same
+        # A store that cannot be written to keeps it; that it is damaged is told all the same.
+        with suppress(StoreError), self._locks.hold(_COMMITS):
+            if self._place.whole(artifact.digest, artifact.files):
+                return False
+            for name, data in self._place.read_all("keys").items():
+                found = decoded(_stem(name), data)
+                if found and found.digest == artifact.digest:
+                    self._place.remove(name)
+            self._place.set_aside(artifact.digest)
         return True
 
     # --- build ------------------------------------------------------------------------------------
@@ -146,9 +125,9 @@ class Artifacts:
         reads: Collection[str] = (),
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator["Building"]:
-        """The right to build a key, alone among all processes of this machine. If another has it, `tell` hears
-        so once, and this waits; `stopped` is asked meanwhile. `reads`: the keys or digests that the build
-        reads, which are not collected as long as it lasts. Raises StoreError."""
+        """The right to build a key, alone among all processes of this machine. If another has it, `tell`
+        hears so once, and this waits; `stopped` is asked meanwhile. `reads`: the keys or digests that the
+        build reads, which are not collected as long as it lasts. Raises StoreError."""
         if not KEY.fullmatch(key):
             raise StoreError(f"{key!r} is no key of an artifact: a key is 64 hexadecimal digits.")
         with ExitStack() as stack:
@@ -172,7 +151,7 @@ class Artifacts:
     def commit(self, made: Artifact, out: Path, marks: Mapping[str, list[int]]) -> Artifact:
         """Put what was built where all see it; called by `Building.commit`, under the key's lock. The
         artifact that the key has now: another one where another machine was faster. Raises StoreError."""
-        body = _encoded(made)
+        body = encoded(made)
         brought = self._place.bring(made.key, made.digest, made.files, out)
         with self._locks.hold(_COMMITS):
             self._place.settle(made.digest, made.files, brought, marks)
@@ -188,14 +167,14 @@ class Artifacts:
         """Let an environment point somewhere, at once and durably. `body` names artifacts by their keys or
         digests, anywhere in it. Raises StoreError."""
         name = _pointer(environment, address)
-        data = _written(body, f"The pointer of {address}")
+        data = written(body, f"The pointer of {address}")
         with self._locks.hold(_COMMITS):
             self._place.write(name, data)
 
     def pointer(self, environment: str, address: str) -> Json | None:
         """None where there is none, or it is malformed. Raises StoreError where it cannot be read."""
         data = self._place.read(_pointer(environment, address))
-        return _parsed(data) if data is not None else None
+        return parsed(data) if data is not None else None
 
     def pointers(self) -> dict[tuple[str, str], Json]:
         """All pointers by environment and address, but for malformed ones. Raises StoreError."""
@@ -208,7 +187,7 @@ class Artifacts:
     def _pointers(self) -> Iterator[tuple[tuple[str, str], Json | None]]:
         for name, data in sorted(self._place.read_all("pointers").items()):
             _, environment, file = name.split("/", 2)
-            yield (environment, file.removesuffix(".json").replace("__", "/", 1)), _parsed(data)
+            yield (environment, file.removesuffix(".json").replace("__", "/", 1)), parsed(data)
 
     # --- collect ----------------------------------------------------------------------------------
 
@@ -255,8 +234,8 @@ class Artifacts:
         for (environment, address), body in self._pointers():
             if body is None:
                 raise StoreError(
-                    f"The pointer of {address} in {environment} is malformed, so nothing can be collected: what "
-                    f"it points at is unknown. Apply {environment}, which writes it anew."
+                    f"The pointer of {address} in {environment} is malformed, so nothing can be collected: "
+                    f"what it points at is unknown. Apply {environment}, which writes it anew."
                 )
             named |= set(_texts(body))
         return named
@@ -299,8 +278,8 @@ class Building:
             key=self.key,
             digest=digest_of(files),
             files=files,
-            recipe=_parsed(_written(recipe, "The recipe")),
-            facts=_parsed(_written(facts, "What was measured")),
+            recipe=parsed(written(recipe, "The recipe")),
+            facts=parsed(written(facts, "What was measured")),
             built_at=rfc3339(now),
             built_for=built_for,
             seconds=seconds,
@@ -358,56 +337,3 @@ def _pointer(environment: str, address: str) -> str:
     if not _NAME.fullmatch(environment) or not _NAME.fullmatch(file):
         raise StoreError(f"No pointer can be called {address!r} in {environment!r}: write Kind/name.")
     return f"pointers/{environment}/{file}.json"
-
-
-def _written(value: Json, what: str) -> bytes:
-    try:
-        return canonical(value).encode()
-    except (TypeError, ValueError) as error:
-        raise StoreError(
-            f"{what} cannot be kept, it is not JSON: {error}. A number that is not finite, such as a loss of "
-            "NaN, has to be dealt with by the pass."
-        ) from error
-
-
-def _parsed(data: bytes) -> Json | None:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _encoded(artifact: Artifact) -> bytes:
-    body: Json = {
-        "form": _FORM,
-        "key": artifact.key,
-        "digest": artifact.digest,
-        "files": [file.encoded() for file in artifact.files],
-        "recipe": artifact.recipe,
-        "facts": artifact.facts,
-        "builtAt": artifact.built_at,
-        "builtFor": artifact.built_for,
-        "seconds": artifact.seconds,
-    }
-    return _written(body, "The manifest")
-
-
-def _decoded(key: str, data: bytes) -> Artifact | None:
-    """The artifact of a manifest; None where that is cut off, malformed, or not the one of this key."""
-    body = _parsed(data)
-    try:
-        files = tuple(File(str(path), int(size), str(sha256)) for path, size, sha256 in body["files"])
-        found = Artifact(
-            key=body["key"],
-            digest=body["digest"],
-            files=files,
-            recipe=body["recipe"],
-            facts=body["facts"],
-            built_at=body["builtAt"],
-            built_for=body["builtFor"],
-            seconds=body["seconds"],
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-    sound = body.get("form") == _FORM and found.key == key and digest_of(files) == found.digest
-    return found if sound and all(safe(file.path) for file in files) else None

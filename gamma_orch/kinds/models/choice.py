@@ -194,7 +194,7 @@ def _under(what: str, found: Interval | None, least: float) -> Iterator[Miss]:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else "far"
+    return f"{100 * share:.{digits}f}%" if math.isfinite(share) else "far"
 
 
 def _best(inside: Sequence[Candidate], objective: Objective) -> list[Candidate]:

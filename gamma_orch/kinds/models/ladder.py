@@ -74,6 +74,8 @@ def fallback(levels: Sequence[LevelResult]) -> Ladder:
     """`levels`: the asked one and those below it, in any order. Raises ValueError for none."""
     if not levels:
         raise ValueError("there is no level to look at")
+    if strange := [one.level for one in levels if one.level not in ORDER]:
+        raise ValueError(f"{strange[0]} is no level; there are: {', '.join(ORDER)}")
     ordered = sorted(levels, key=lambda one: ORDER.index(one.level), reverse=True)
     sentences, promises = [], {}
     for one in ordered:
@@ -117,7 +119,7 @@ def _sentence(one: LevelResult, kept: Mapping[str, Kept], stands: bool) -> str:
     if quality is not None and not stands:
         text = (
             f"{one.level} falls back: it keeps {quality.value:.2%} of the source's quality, but only "
-            f"{quality.low:.2%} is certain (95 % interval {quality.low:.2%} to {quality.high:.2%}), and it "
+            f"{quality.low:.2%} is certain (95% interval {quality.low:.2%} to {quality.high:.2%}), and it "
             f"promises {one.promise.quality:.2%}"
         )
         more = "; more rows would narrow the interval" if quality.value >= one.promise.quality else ""

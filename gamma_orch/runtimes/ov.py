@@ -1,0 +1,90 @@
+"""OpenVINO on the processor: latency first, one stream, weights mapped from the file."""
+
+import queue
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from gamma_orch.runtimes.errors import ModelBroken
+from gamma_orch.runtimes.graph import Value
+
+# What multiplications are done in. auto: OpenVINO's own choice, bfloat16 where the processor has it.
+Compute = Literal["float32", "bfloat16", "auto"]
+
+
+class OvGraph:
+    def __init__(self, path: Path, threads: int, compute: Compute = "float32") -> None:
+        import openvino
+        from openvino import properties
+
+        core = openvino.Core()
+        hints: dict[Any, Any] = {
+            properties.inference_num_threads(): threads,
+            properties.num_streams(): 1,
+            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+            properties.hint.enable_cpu_pinning(): False,
+            properties.enable_mmap(): True,
+        }
+        if compute != "auto":
+            kind = openvino.Type.bf16 if compute == "bfloat16" else openvino.Type.f32
+            hints[properties.hint.inference_precision()] = kind
+        try:
+            _check_weights(path)
+            model = core.read_model(path)
+            self._compiled = core.compile_model(model, "CPU", hints)
+        except ModelBroken:
+            raise
+        except Exception as error:
+            raise ModelBroken(
+                f"{path} is not a graph that OpenVINO can load: {_last(error)}. "
+                "Are the .xml and the .bin beside it whole? Build or fetch the model anew."
+            ) from error
+        self._shapes = {i.any_name: i.partial_shape for i in self._compiled.inputs}
+        self.inputs: Sequence[str] = tuple(self._shapes)
+        self.outputs: Sequence[str] = tuple(o.any_name for o in self._compiled.outputs)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(self, feeds: Mapping[str, Value], keep: Sequence[str] = ()) -> dict[str, Value]:
+        try:
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        # What the caller gave is read in place; what it gets is its own, for the request is used again.
+        request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        found = {
+            name: request.get_output_tensor(number).data.copy() for number, name in enumerate(self.outputs)
+        }
+        self._idle.put(request)
+        return found
+
+    def shape(self, name: str) -> Sequence[int | None]:
+        return [None if size.is_dynamic else size.get_length() for size in self._shapes[name]]
+
+
+def _check_weights(path: Path) -> None:
+    """OpenVINO maps the weights and does not miss what lies behind the end of the file until it is read."""
+    import xml.etree.ElementTree as ET
+
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ModelBroken(f"{path} has no {weights.name} beside it. Build or fetch the model anew.")
+    try:
+        root = ET.parse(path).getroot()  # noqa: S314
+    except ET.ParseError as error:
+        raise ModelBroken(f"{path} is cut off or no XML ({error}). Build or fetch the model anew.") from error
+    ends = (
+        int(data.get("offset", 0)) + int(data.get("size", 0))
+        for data in root.iter("data")
+        if data.get("offset") is not None and data.get("size") is not None
+    )
+    needed, there = max(ends, default=0), weights.stat().st_size
+    if there < needed:
+        raise ModelBroken(
+            f"{weights} is cut off: it has {there} bytes, and the graph needs {needed}. "
+            "Build or fetch the model anew."
+        )
+
+
+def _last(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")[:300]
