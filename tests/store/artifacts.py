@@ -7,6 +7,7 @@ first, second, ... call on the file system, until one comes through; then it pri
 Scratch folders are in ELSEWHERE where MODE is `copy`.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -165,6 +166,8 @@ def _killed_at(number: int) -> Callable[[], None]:
 
 
 def main(mode: str, folder: Path) -> None:
+    for module in ("filelock", "fsspec.implementations.dirfs"):  # once, not in each process
+        importlib.import_module(module)
     number = 0
     while True:
         number += 1

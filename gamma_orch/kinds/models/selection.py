@@ -21,6 +21,8 @@ from gamma_orch.kinds.models.choice import Budget, Choice, Objective, Shape, cho
 from gamma_orch.kinds.models.choice import Candidate as Weighed
 from gamma_orch.kinds.models.derivation import Derivation, in_order
 from gamma_orch.kinds.models.figures import Quality
+from gamma_orch.kinds.models.host import probe
+from gamma_orch.kinds.models.model_spec import datasets
 from gamma_orch.kinds.models.recipe import Candidate, Recipe, Rung
 from gamma_orch.spec.quantities import seconds_of, share_of, size_of
 from gamma_orch.store.artifacts import Artifact
@@ -70,7 +72,15 @@ def select(wanted: Recipe, builder: Builder, address: Address) -> Settled:
             + ". Nothing points at it. Change the model, or the gate."
         )
     facts = _facts(wanted, search, tried, rung, test, verdicts)
-    told = {"name": address.name, "lineage": _lineage(builder, tried), "fields": dict(wanted.fields)}
+    told = {
+        "name": address.name,
+        "lineage": _lineage(builder, tried),
+        "fields": dict(wanted.fields),
+        "evaluation": search.evaluation(tried.candidate.measured, "test"),
+        "data": [_data(builder, name, digest) for name, digest in datasets(wanted.fields)],
+        "builtFor": builder.environment,
+        "host": str(probe()),
+    }
     report = builder.keep(wanted.choice, "report", {**facts, **told}, facts)
     return Settled(tried.artifact, report, _outputs(report, tried.artifact))
 
@@ -131,9 +141,15 @@ class _Search:
             return None
         at = (of.key, split)
         if at not in self._qualities:
-            facts = self.builder.artifact(self.wanted.evaluation(of, split)).facts
+            facts = self.evaluation(of, split)
             self._qualities[at] = figures.quality(facts, is_reference=of.key == self.wanted.reference.key)
         return self._qualities[at]
+
+    def evaluation(self, of: Derivation, split: str) -> Json:
+        """All that `evaluate` has said of a model; None without data."""
+        if self.wanted.data is None:
+            return None
+        return self.builder.artifact(self.wanted.evaluation(of, split)).facts
 
     def _try(self, rung: Rung, candidate: Candidate) -> Tried | None:
         try:
@@ -275,6 +291,12 @@ def _outputs(report: Artifact, chosen: Artifact) -> Json:
     }
 
 
+def _data(builder: Builder, name: str, digest: str) -> Json:
+    facts = builder.given(digest).facts
+    licence = facts.get("licence", "")
+    return {"name": name, "digest": digest, "rows": facts.get("rows", {}), "licence": licence}
+
+
 def _lineage(builder: Builder, tried: Tried) -> Json:
     """Every pass from the source to the chosen model, with what it said."""
     found = []
@@ -282,7 +304,7 @@ def _lineage(builder: Builder, tried: Tried) -> Json:
         artifact = builder.store.find(one.key)
         found.append(
             {
-                "pass": title(one.op),
+                "op": title(one.op),
                 "params": one.params,
                 "key": one.key,
                 "tools": dict(one.tools),

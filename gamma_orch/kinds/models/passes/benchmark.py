@@ -7,7 +7,8 @@
     out     benchmark.json, the facts
     facts   of each model: load seconds, memory, size, p50 and p95 of each shape by both clocks, texts/s,
             tokens/s. With a baseline: `ratios` of its times to the model's (4.0 is four times as fast) and
-            their geometric mean, `speedup`; `shares` of its size, memory and load time (0.25 is a quarter)
+            their geometric mean, `speedup` (where `generate` is measured: the ratio of whole texts instead);
+            `shares` of its size, memory and load time (0.25 is a quarter)
 
 Each model runs in a fresh process (`timed`). The two take turns, A B A B, in slices of a fraction of a
 second, so that whatever else the machine does happens to both. Warm-up runs are not counted. Models' files
