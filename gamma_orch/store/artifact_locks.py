@@ -67,7 +67,8 @@ class Locks:
             for note in folder.glob("*.reads"):
                 with self.attempt(note.stem) as free:
                     if free:  # left behind by a killed process
-                        note.unlink(missing_ok=True)
+                        with suppress(OSError):
+                            note.unlink()
                         continue
                 with suppress(OSError, ValueError):
                     found |= set(json.loads(note.read_text(encoding="utf-8")))

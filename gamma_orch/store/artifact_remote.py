@@ -21,7 +21,7 @@ from gamma_orch.store.artifact_places import Damaged, children, erase, sync_fold
 from gamma_orch.store.errors import StoreError
 
 DOWNLOADS = 2  # of a file that does not arrive as it should; after them the store's copy is the damaged one
-_LOGIN = r"[^/@]*"  # user and password, between // and @
+_LOGIN = r"[^/]*"  # user and password, between // and the last @ of the host
 # What backends call the moment at which a file was written.
 _TIMES = ("LastModified", "mtime", "updated", "modified", "created")
 
@@ -32,7 +32,8 @@ class Remote:
     def __init__(self, url: str, scratch: Path) -> None:
         self.where = re.sub(rf"//{_LOGIN}@", "//", url).partition("?")[0]
         self.locks: Path | None = None
-        self._secrets = [login for login in re.findall(rf"//({_LOGIN})@", url) if login]
+        logins = re.findall(rf"//({_LOGIN})@", url)
+        self._secrets = [text for login in logins for text in (login, login.partition(":")[2]) if text]
         self._scratch = scratch
         self._downloads = Locks(scratch / "locks")
         self._url = url
@@ -131,7 +132,11 @@ class Remote:
         return place
 
     def whole(self, digest: str, files: Sequence[File]) -> bool:
-        return False  # it was downloaded twice already
+        try:
+            self.folder(digest, files)
+        except Damaged:
+            return False
+        return True
 
     def set_aside(self, digest: str) -> None:
         with self._told("written"):

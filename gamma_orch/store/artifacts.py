@@ -12,6 +12,7 @@ The builder of models calls it to find, build and read; `gamma models` to list a
     build --> out/<key> --take--> objects/<digest>, then keys/<key>.json --> find, folder
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -134,10 +135,13 @@ class Artifacts:
             stack.enter_context(
                 self._locks.hold(key, lambda: tell("another process builds this; waiting"), stopped)
             )
-            out, work = self._scratch / "out" / key, self._scratch / "work" / key
+            # A name of its own: the worker of a killed build may live on for a while, and write to its folder.
+            for left in (self._scratch / "out").glob(f"{key}.*"):
+                shutil.rmtree(left, ignore_errors=True)
+            out = self._scratch / "out" / f"{key}.{os.urandom(4).hex()}"
+            work = self._scratch / "work" / key
             found = self.find(key)
             with told("prepared", str(self._scratch)):
-                erase(out)
                 if found is not None:
                     erase(work)
                 out.mkdir(parents=True)
@@ -251,7 +255,7 @@ class Artifacts:
         with told("cleaned", str(self._scratch)):
             for folder in ("out", "work"):
                 for path in sorted((self._scratch / folder).glob("*")):
-                    with self._locks.attempt(path.name) as free:
+                    with self._locks.attempt(path.name.partition(".")[0]) as free:
                         if free and touched(path) < before:
                             erase(path)
 

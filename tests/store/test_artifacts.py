@@ -102,6 +102,21 @@ def test_a_failed_build_leaves_its_work_for_the_next(store: Artifacts) -> None:
         assert (building.work / "checkpoint").read_text() == "epoch 2"
 
 
+def test_a_worker_that_outlives_its_builder_writes_into_no_other_build(tmp_path: Path) -> None:
+    """The builder was killed; what it had started goes on until it notices."""
+    store = local(tmp_path)
+    with store.building(key("export")) as building:
+        first = building.out
+    first.mkdir()
+    with store.building(key("export")) as building:
+        assert building.out != first
+        assert not first.exists()
+        fill(first, {"model.onnx": b"half"})
+        fill(building.out)
+        made = building.commit(recipe("export"), {}, "dev", 1, NOW)
+    assert content(store.folder(made)) == FILES
+
+
 def test_the_first_commit_of_a_key_stays(store: Artifacts, tmp_path: Path) -> None:
     """Another machine, which shares the store and no locks, was faster."""
     with store.building(key("export")) as building:

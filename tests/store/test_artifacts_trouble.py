@@ -223,9 +223,10 @@ def test_a_remote_store_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from fsspec.implementations.memory import MemoryFileSystem
 
     def fail(*_: Any, **__: Any) -> None:
-        raise ConnectionError("403 for user:hidden")
+        raise ConnectionError("403 for hid@den")
 
-    store = Artifacts(f"memory://user:hidden@{tmp_path.name}", tmp_path / "scratch")
+    store = Artifacts(f"memory://user:hid@den@{tmp_path.name}", tmp_path / "scratch")
+    assert store.url == f"memory://{tmp_path.name}"
     with monkeypatch.context() as patched:
         patched.setattr(MemoryFileSystem, "cat_file", fail)
         with pytest.raises(StoreError, match=r"cannot be read: 403 for \*\*\*") as told:

@@ -118,15 +118,12 @@ def for_gates(speed: Json, test: Quality | None, artifact: Artifact) -> Mapping[
         return found
     for name, value in test.metrics.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[_GATE.get(name, name)] = Measured(float(value))
+            found[name] = Measured(float(value))
     if test.value is not None:
         found[test.metric] = _measured(test.value)
     if test.relative is not None:
         found["relative-quality"] = _measured(test.relative)
     return found
-
-
-_GATE = {"rougeL": "rouge", "rouge-l": "rouge"}
 
 
 def row(rung: str, one: Candidate, found: Quality | None, speed: Json, artifact: Artifact) -> Json:

@@ -5,7 +5,7 @@ promise gives way to the one below, and a sentence says so with its figures. It 
 and memory, which are reported as kept or missed and make nothing fall back: a model that is good, and 3.4
 instead of 3.5 times as fast, is still the best there is.
 
-Called by the pass that reports on a model.
+Called by `selection`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,16 @@ class Promise:
     speed: float | None = None  # times as fast, at least
     size: float | None = None  # share that is saved, at least: 0.74
     memory: float | None = None  # share that is saved, at least
+
+
+# Of a level, on an encoder of sentences. basic is an exported graph at parity with PyTorch, which the export
+# itself checks.
+PROMISES: Mapping[str, Promise] = {
+    "none": Promise(),
+    "basic": Promise(quality=0.995, speed=1.3),
+    "advanced": Promise(quality=0.995, speed=3.5, size=0.74),
+    "ultra": Promise(quality=0.99, speed=6.0, size=0.8, memory=0.5),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.models.derivation import Derivation, Given, Versions, derive
+from gamma_orch.kinds.models.ladder import PROMISES
 from gamma_orch.kinds.models.source import identity
 from gamma_orch.spec.quantities import share_of
 
 LEVELS = ("none", "basic", "advanced", "ultra")
-# The share of the reference's quality that a level promises to keep: the lower bound of the paired 95 %
-# interval. basic is an exported graph at parity with PyTorch, which the export itself checks.
-PROMISED = {"none": 0.0, "basic": 0.995, "advanced": 0.995, "ultra": 0.99}
 GENERATES = ("text-generation", "summarization")
 
 
@@ -133,7 +131,7 @@ class _Maker:
 
     def promise(self, level: str) -> float:
         wanted = self.fields["budget"].get("quality", {}).get("relative")
-        return share_of(wanted) if wanted is not None and level != "none" else PROMISED[level]
+        return share_of(wanted) if wanted is not None and level != "none" else PROMISES[level].quality
 
     def source(self) -> Derivation:
         said = identity(self.fields["source"])

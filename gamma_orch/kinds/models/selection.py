@@ -22,6 +22,8 @@ from gamma_orch.kinds.models.choice import Candidate as Weighed
 from gamma_orch.kinds.models.derivation import Derivation, in_order
 from gamma_orch.kinds.models.figures import Quality
 from gamma_orch.kinds.models.host import probe
+from gamma_orch.kinds.models.ladder import PROMISES, Ladder, LevelResult, fallback
+from gamma_orch.kinds.models.ladder import Measured as Standing
 from gamma_orch.kinds.models.model_spec import datasets
 from gamma_orch.kinds.models.recipe import Candidate, Recipe, Rung
 from gamma_orch.spec.quantities import seconds_of, share_of, size_of
@@ -252,6 +254,7 @@ def _facts(
     """Everything that was found out, as JSON: the report's facts."""
     weighed = [search.weighed(one) for one in search.tried]
     reference = search.quality(wanted.reference, "test")
+    stands = _stands(rung, tried, test)
     return {
         "task": wanted.task,
         "asked": wanted.rungs[0].level,
@@ -264,7 +267,8 @@ def _facts(
         "quality": test.encoded() if test else None,
         "source": reference.encoded() if reference else None,
         "gates": {one.name: one.encoded() for one in verdicts},
-        "sentences": search.sentences,
+        "sentences": [*search.sentences, *(stands.sentences if stands else ())],
+        "promises": dict(stands.promises[rung.level]) if stands else {},
         "table": [
             figures.row(one.rung, weighed[number], one.validation, one.speed, one.artifact)
             for number, one in enumerate(search.tried)
@@ -274,6 +278,25 @@ def _facts(
         "failed": search.failed,
         "speed": tried.speed,
     }
+
+
+def _stands(rung: Rung, tried: Tried, test: Quality | None) -> Ladder | None:
+    """What of the level's promise is kept and missed, with figures; None where no level was asked for."""
+    if rung.level not in PROMISES:
+        return None
+    shares = tried.speed.get("shares") or {}
+    measured = Standing(
+        speed=tried.speed.get("speedup"),
+        size=_saved(shares.get("size")),
+        memory=_saved(shares.get("memory")),
+        quality=test.relative if test else None,
+    )
+    promise = replace(PROMISES[rung.level], quality=rung.quality if measured.quality else 0.0)
+    return fallback([LevelResult(rung.level, promise, measured)])
+
+
+def _saved(share: float | None) -> float | None:
+    return None if share is None else 1 - share
 
 
 def _outputs(report: Artifact, chosen: Artifact) -> Json:

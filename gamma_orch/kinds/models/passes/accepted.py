@@ -1,6 +1,6 @@
-"""Which tasks there are, which class of transformers does each, and whether a source's architecture can.
+"""What a source's configuration says that a model is, and whether it can be used for the task.
 
-Called by `fetch_model` and `stated`, before any weight is loaded.
+Called by `fetch_model` before any weight is read, so that what cannot work is said in a second.
 """
 
 import json
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers.models.auto import modeling_auto
+from transformers.models.auto import configuration_auto, modeling_auto
 
-from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import did_you_mean
 from gamma_orch.core.provider import Permanent
 
@@ -22,64 +21,78 @@ CLASSES: Mapping[str, Any] = {
     "text-generation": transformers.AutoModelForCausalLM,
     "summarization": transformers.AutoModelForSeq2SeqLM,
 }
-CLASSIFIES = ("text-classification", "token-classification")  # these have a head with labels
-_KNOWN: Mapping[str, Mapping[str, str]] = {
+CLASSIFIES = ("text-classification", "token-classification")
+_NAMES: Mapping[str, Mapping[str, str]] = {
     "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "token-classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "embeddings": modeling_auto.MODEL_MAPPING_NAMES,
     "text-generation": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "summarization": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 }
-# What configurations call the number of positions that were learned or that rotate.
-_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
-_OFFSET = {"roberta": 2, "xlm-roberta": 2, "camembert": 2}  # positions that stand for padding
+
+
+def config(files: Mapping[str, Path], where: str) -> dict[str, Any]:
+    """config.json, with a `model_type` that transformers knows. Raises Permanent."""
+    if "config.json" not in files:
+        listed = ", ".join(sorted(files)[:12])
+        raise Permanent(f"{where} has no config.json, so nothing says what model it is. There are: {listed}")
+    try:
+        body = json.loads(files["config.json"].read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Permanent(f"{where}: config.json is no JSON: {error}") from None
+    kind = body.get("model_type") if isinstance(body, dict) else None
+    if not kind:
+        raise Permanent(
+            f"{where}: config.json has no model_type. Write which architecture it is, such as "
+            '"model_type": "bert", into a copy of it, and use that.'
+        )
+    if kind not in configuration_auto.CONFIG_MAPPING_NAMES:
+        own = " It brings code of its own (auto_map), which is never run." if "auto_map" in body else ""
+        hint = did_you_mean(kind, configuration_auto.CONFIG_MAPPING_NAMES)
+        raise Permanent(
+            f"{where}: the architecture {kind!r} is not known to transformers {transformers.__version__}"
+            f"{': ' + hint if hint else '.'}{own}"
+        )
+    return dict(body)
 
 
 def check_task(task: str) -> None:
-    """Raises Permanent for a task that there is not."""
+    """Raises Permanent where there is no such task."""
     if task not in CLASSES:
-        hint = did_you_mean(task, CLASSES) or f"there are {', '.join(CLASSES)}"
-        raise Permanent(f"There is no task {task!r}: {hint}.")
+        raise Permanent(f"There is no task {task!r}: {did_you_mean(task, CLASSES)}")
 
 
-def check(model_type: str, task: str) -> None:
-    """Raises Permanent where transformers has no class for the architecture and the task."""
-    if model_type in _KNOWN[task]:
+def check(kind: str, task: str) -> None:
+    """Raises Permanent where a model of this `model_type` cannot do the task."""
+    check_task(task)
+    if _can(kind, task):
         return
-    every = {name for names in _KNOWN.values() for name in names}
-    if model_type not in every:
-        hint = did_you_mean(model_type, sorted(every))
-        raise Permanent(f"The architecture {model_type!r} is not known to transformers. {hint}".rstrip())
-    able = [name for name, names in _KNOWN.items() if model_type in names]
+    able = ", ".join(name for name in CLASSES if _can(kind, name)) or "none of the tasks"
     raise Permanent(
-        f"The architecture {model_type} cannot do {task}; it can do {', '.join(able)}. "
+        f"A model of the architecture {kind!r} cannot do {task}; it can do {able}. "
         "Change the task, or take another source."
     )
 
 
-def config(files: Mapping[str, Path], where: str) -> Json:
-    """The source's config.json. Raises Permanent where it is missing, broken, or names no architecture."""
-    if "config.json" not in files:
-        raise Permanent(
-            f"{where} has no config.json, so it is not known what its weights are of. Name the folder that "
-            "has it in `file`."
-        )
-    try:
-        found = json.loads(files["config.json"].read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Permanent(f"{where}: config.json is no JSON: {error}.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
-        raise Permanent(
-            f"{where}: config.json has no model_type, so the architecture is not known. "
-            'Write it: "model_type": "bert".'
-        )
-    return found
+def _can(kind: str, task: str) -> bool:
+    return kind in _NAMES[task] and not (task == "text-generation" and _fills(kind))
 
 
-def positions(of: Any) -> int | None:
-    """How many tokens an architecture has positions for; None where their number is not bounded."""
-    for name in _POSITIONS:
-        value = getattr(of, name, None)
-        if isinstance(value, int) and value > 0:
-            return value - _OFFSET.get(str(getattr(of, "model_type", "")), 0)
-    return None
+def _fills(kind: str) -> bool:
+    """Trained to fill gaps or to translate; that transformers has a generator's class for it says nothing."""
+    return (
+        kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        or kind in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    )
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens the model can place; None where nothing limits it (T5, relative positions)."""
+    if config.model_type in ("t5", "mt5", "longt5"):
+        return None
+    count = getattr(config, "max_position_embeddings", None)
+    if count is None:
+        return None
+    # Their positions begin after the padding index.
+    after = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    return int(count) - (config.pad_token_id + 1 if after else 0)

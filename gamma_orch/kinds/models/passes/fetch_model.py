@@ -104,13 +104,13 @@ def _gguf(job: Job, brought: Brought, found: list[str]) -> Json:
             f"{brought.where} has several GGUF files: {', '.join(sorted(found))}. Name one in `file`."
         )
     said = gguf_source.read(brought.files[found[0]])
+    accepted.check(str(said.fields.get("general.architecture")), job.params["task"])
     folder = _staged(job, brought, found)
     file = Path(found[0]).name
     job.tell("loading the weights", None)
     with _as_permanent(brought, "its tokenizer cannot be made"), _quiet():
         tokenizer = gguf_source.tokenizer(said, folder, file)
     model, head = _loaded(job, folder, brought, {"gguf_file": file})
-    accepted.check(model.config.model_type, job.params["task"])
     own = {"quantization": said.quantization, "weightTypes": dict(said.shares)}
     facts = _written(job, brought, found, model, tokenizer, head, own)
     return {**facts, **licences.facts(brought, said.licence)}
@@ -202,7 +202,7 @@ def _loaded(job: Job, folder: Path, brought: Brought, how: Mapping[str, Any]) ->
         model, told = accepted.CLASSES[task].from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True, **more
         )
-    made = [*told["missing_keys"], *(item[0] for item in told["mismatched_keys"])]
+    made = [*told["missing_keys"], *told["mismatched_keys"]]
     body = f"{model.base_model_prefix}."
     whole = model if task == "embeddings" else getattr(model, model.base_model_prefix, None)
     heads = [name for name in made if "pooler" in name or (whole is not model and not name.startswith(body))]
@@ -210,8 +210,7 @@ def _loaded(job: Job, folder: Path, brought: Brought, how: Mapping[str, Any]) ->
         more_of = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise Permanent(
             f"{brought.where} lacks weights of the {model.config.model_type}: "
-            f"{', '.join(lost[:3])}{more_of}. "
-            "Does config.json belong to these weights?"
+            f"{', '.join(lost[:3])}{more_of}. Does config.json belong to these weights?"
         )
     head = (
         "none" if task == "embeddings" else "new" if any("pooler" not in name for name in heads) else "kept"
@@ -219,8 +218,7 @@ def _loaded(job: Job, folder: Path, brought: Brought, how: Mapping[str, Any]) ->
     if head == "new" and task not in accepted.CLASSIFIES:
         raise Permanent(
             f"{brought.where} has no head for {task} ({', '.join(sorted(heads)[:3])}), and one cannot "
-            "be learnt here. "
-            "Take a source that was trained for it."
+            "be learnt here. Take a source that was trained for it."
         )
     if head == "new" and not asked:
         raise Permanent(

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
-from gamma_orch.kinds.models.passes import fetch_model
+from gamma_orch.kinds.models.passes import accepted, fetch_model
 from gamma_orch.runtimes.folder import Card
 from tests.kinds.models.tiny import tiny
 
@@ -68,7 +68,7 @@ def answer(folder: Path, kind: Any) -> torch.Tensor:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = kind.from_pretrained(folder).eval()
     with torch.no_grad():
-        out = model(**tokenizer(TEXT, padding=True, return_tensors="pt"))
+        out = model(**tokenizer(TEXT, padding=True, return_token_type_ids=False, return_tensors="pt"))
     return torch.as_tensor(out.logits if "logits" in out else out.last_hidden_state)
 
 
@@ -167,7 +167,7 @@ def test_generators(bench: Bench, kind: Any) -> None:
     task = "text-generation" if kind in ("gpt2", "llama") else "summarization"
     source = tiny(kind, bench.root / "m")
     out = bench.fetch("m", task)
-    auto = fetch_model.configured.CLASSES[task]
+    auto = accepted.CLASSES[task]
     old, new = auto.from_pretrained(source).state_dict(), auto.from_pretrained(out).state_dict()
     assert old.keys() == new.keys()
     assert all(torch.equal(old[name], new[name]) for name in old)
@@ -309,7 +309,7 @@ def write_gguf(
 ) -> dict[str, Any]:
     """A Llama of one layer, its feed-forward in Q8_0. Returns its weights by their names in the file."""
     writer = gguf.GGUFWriter(path, "llama")
-    for add, value in (
+    fields: tuple[tuple[Callable[[Any], None], Any], ...] = (
         (writer.add_context_length, 64),
         (writer.add_embedding_length, 32),
         (writer.add_block_count, 1),
@@ -330,7 +330,8 @@ def write_gguf(
         (writer.add_bos_token_id, 1),
         (writer.add_eos_token_id, 2),
         (writer.add_unk_token_id, 0),
-    ):
+    )
+    for add, value in fields:
         add(value)
     if begins is not None:
         writer.add_add_bos_token(begins)
@@ -387,7 +388,7 @@ def test_gguf(bench: Bench) -> None:
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == ["ab", "\u0120ab", "1", "2", "<|stop|>"]
     assert set(encoded) == {"input_ids", "attention_mask"}
     assert tokenizer.decode(encoded["input_ids"]) == "ab ab12<|stop|>"
-    assert bench.fetch("tiny.gguf", "text-generation", dtype="bfloat16")
+    bench.fetch("tiny.gguf", "text-generation", dtype="bfloat16")
     assert bench.facts["dtype"] == "bfloat16"
     assert digest(bench.fetch("tiny.gguf", "text-generation")) == digest(out)
 
