@@ -39,9 +39,13 @@ class OvGraph:
                 f"{path} is not a graph that OpenVINO can load: {_last(error)}. "
                 "Are the .xml and the .bin beside it whole? Build or fetch the model anew."
             ) from error
-        self._shapes = {i.any_name: i.partial_shape for i in self._compiled.inputs}
+        # One array may go by several names: what a conversion found to do nothing was taken out.
+        self._shapes = {
+            name: value.partial_shape for value in self._compiled.inputs for name in sorted(value.names)
+        }
+        self._names = [sorted(value.names) for value in self._compiled.outputs]
         self.inputs: Sequence[str] = tuple(self._shapes)
-        self.outputs: Sequence[str] = tuple(o.any_name for o in self._compiled.outputs)
+        self.outputs: Sequence[str] = tuple(name for names in self._names for name in names)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self, feeds: Mapping[str, Value], keep: Sequence[str] = ()) -> dict[str, Value]:
@@ -51,11 +55,9 @@ class OvGraph:
             request = self._compiled.create_infer_request()
         # What the caller gave is read in place; what it gets is its own, for the request is used again.
         request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-        found = {
-            name: request.get_output_tensor(number).data.copy() for number, name in enumerate(self.outputs)
-        }
+        found = [request.get_output_tensor(number).data.copy() for number in range(len(self._names))]
         self._idle.put(request)
-        return found
+        return {name: array for names, array in zip(self._names, found, strict=True) for name in names}
 
     def shape(self, name: str) -> Sequence[int | None]:
         return [None if size.is_dynamic else size.get_length() for size in self._shapes[name]]

@@ -135,7 +135,7 @@ class Artifacts:
             stack.enter_context(
                 self._locks.hold(key, lambda: tell("another process builds this; waiting"), stopped)
             )
-            # A name of its own: the worker of a killed build may live on for a while, and write to its folder.
+            # A name of its own: the worker of a killed build may live on for a while, and write to its own.
             for left in (self._scratch / "out").glob(f"{key}.*"):
                 shutil.rmtree(left, ignore_errors=True)
             out = self._scratch / "out" / f"{key}.{os.urandom(4).hex()}"

@@ -1,5 +1,7 @@
 """Batches of like length, in the caller's order."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from gamma_orch.runtimes.batching import batched, padded
 def test_each_row_has_its_own_answer_whatever_the_batches(rows: list[list[int]], size: int):
     seen = []
 
-    def run(some: list[list[int]]) -> list[int]:
+    def run(some: list[Sequence[int]]) -> list[int]:
         seen.append([len(row) for row in some])
         return [sum(row) for row in some]
 

@@ -120,11 +120,11 @@ def _read(folder: Path, arm: Callable[[], None]) -> None:
 
 def _collect(folder: Path, arm: Callable[[], None]) -> None:
     store = local(folder)
-    for number in range(3):
+    for number in range(2):
         build(store, f"old{number}", {"data": str(number).encode()})
     build(store, "twin", {"data": b"1"})
     arm()
-    assert len(store.collect({key("twin")}, NOW + 2 * MONTH, MONTH)) == 3
+    assert len(store.collect({key("twin")}, NOW + 2 * MONTH, MONTH)) == 2
 
 
 def _point(folder: Path, arm: Callable[[], None]) -> None:

@@ -10,9 +10,9 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def test_nothing_is_left_of_a_build(store: Artifacts, tmp_path: Path) -> None:
         fill(building.out)
         building.commit(recipe("export"), {}, "dev", 1, NOW)
         assert building.found is not None
-    assert [p for p in tmp_path.rglob("*") if p.name in (key("export"), "checkpoint")] == []
+    assert not any((tmp_path / "scratch" / "out").iterdir())
+    assert not any((tmp_path / "scratch" / "work").iterdir())
     assert list((tmp_path / "store" / "incoming").glob("*")) == []
 
 
@@ -172,14 +173,17 @@ def test_a_manifest_is_not_believed(tmp_path: Path, change: Callable[[Any], Any]
     assert store.all() == []
 
 
-def test_a_manifest_whose_files_are_gone_names_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [FILES, {}])
+def test_a_manifest_whose_files_are_gone_names_nothing(tmp_path: Path, files: dict[str, bytes]) -> None:
     store = local(tmp_path)
-    made = build(store)
+    made = build(store, files=files)
     shutil.rmtree(tmp_path / "store" / "objects" / made.digest)
     assert store.find(made.key) is None
     assert store.all() == []
-    assert build(store) == made
-    assert content(store.folder(made)) == FILES
+    with pytest.raises(Corrupt, match="its files are gone"):
+        store.folder(made)
+    assert build(store, files=files) == made
+    assert content(store.folder(made)) == files
 
 
 @pytest.mark.parametrize("name", ["", "x", "../x", "A" * 64, "digest:" + "0" * 64])
@@ -411,14 +415,21 @@ def test_a_malformed_pointer_is_not_there_and_hides_no_other(tmp_path: Path) -> 
 # --- several at once -----------------------------------------------------------------------------
 
 
-def _build_slowly(folder: Path, answers: "multiprocessing.SimpleQueue[tuple[str, str, list[str]]]") -> None:
+def _build_slowly(
+    folder: Path, waiting: "Event", answers: "multiprocessing.SimpleQueue[tuple[str, str, list[str]]]"
+) -> None:
     store = local(folder)
     said: list[str] = []
-    with store.building(key("export"), said.append) as building:
+
+    def tell(text: str) -> None:
+        said.append(text)
+        waiting.set()
+
+    with store.building(key("export"), tell) as building:
         if building.found:
             answers.put(("found", building.found.digest, said))
             return
-        time.sleep(0.5)
+        waiting.wait(60)
         fill(building.out)
         made = building.commit(recipe("export"), {}, "dev", 1, NOW)
     answers.put(("built", made.digest, said))
@@ -427,7 +438,8 @@ def _build_slowly(folder: Path, answers: "multiprocessing.SimpleQueue[tuple[str,
 def test_of_several_processes_one_builds_and_the_others_get_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    children = [context.Process(target=_build_slowly, args=(tmp_path, answers)) for _ in range(3)]
+    waiting = context.Event()
+    children = [context.Process(target=_build_slowly, args=(tmp_path, waiting, answers)) for _ in range(3)]
     for child in children:
         child.start()
     got = sorted(answers.get() for _ in children)

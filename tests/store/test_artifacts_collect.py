@@ -4,13 +4,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from gamma_orch.store.artifact_local import Local
 from gamma_orch.store.artifacts import Artifact, Artifacts, Corrupt
 from gamma_orch.store.errors import StoreError
 from tests.store.artifacts import MONTH, NOW, build, fill, key, local, recipe
@@ -119,6 +120,28 @@ def test_what_is_built_or_read_now_stays(store: Artifacts) -> None:
         thread.join()
     assert said == [free]
     assert keys(store.collect((), LATER, MONTH)) == {read.key, data.key}
+
+
+def test_a_content_that_is_committed_again_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is used and the removal of what is not, nobody commits."""
+    store = local(tmp_path)
+    old = build(store, "old")
+    twin = threading.Thread(target=lambda: build(local(tmp_path), "twin", now=LATER))
+    original = Local.contents
+
+    def contents(self: Local) -> Mapping[str, datetime]:
+        twin.start()
+        twin.join(0.5)
+        return original(self)
+
+    monkeypatch.setattr(Local, "contents", contents)
+    assert store.collect((), LATER, MONTH) == [old]
+    twin.join()
+    made = store.find(key("twin"))
+    assert made is not None
+    assert store.folder(made).is_dir()
 
 
 _HOLD = """

@@ -1,6 +1,7 @@
 """Carries out passes on tiny models, each once: `Workshop.model("bert", "export", "quantize_dynamic")`."""
 
 import importlib
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ class Workshop:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._number = itertools.count()
         self._made: dict[str, tuple[Path, dict[str, Any]]] = {}
         self.data = dataset(root / "data")
 
@@ -49,7 +51,7 @@ class Workshop:
             op, params = (step, {}) if isinstance(step, str) else step
             key += f"+{op}" + "".join(f",{name}={value}" for name, value in sorted(params.items()))
             if key not in self._made:
-                out = self._root / f"m{len(self._made)}"
+                out = self._root / f"m{next(self._number)}"
                 self._made[key] = (out, carry_out(op, out, params, model=folder, data=self.data))
             folder, facts = self._made[key]
         return folder, facts

@@ -9,12 +9,15 @@ started again, it ends with the bytes of one that nobody disturbed, as `training
 
 Parameters: temperature (2), hard (0.3), soft (1 - hard), hidden (1), hiddenLayers: "last", or "all" (each
 layer of the student learns from the one of the teacher at the same share of the depth), or pairs [[student,
-teacher], ...] in which 0 is the embedding layer; hiddenTokens: "all" or "first"; lora: {rank, alpha,
-dropout, targets} or None for all weights; frozen: ends of the names of weights that stay as they are; steps
-instead of epochs; windows, length, modelDropout (0), and those of `training.Course`. Facts: those of
-`training.train`, and the teacher's own measures.
+teacher], ...] in which 0 is the embedding layer; hiddenTokens: "summary" (the first token and the mean: the
+teacher is asked once of each text), "first", or "all" (asked at every step); hiddenUntil: the share of the
+steps in which the weight of the hidden states falls to nothing; lora: {rank, alpha, dropout, targets} or
+None for all weights; frozen: ends of the names of weights that stay as they are; steps instead of epochs;
+windows, length, modelDropout (0), and those of `training.Course`. Facts: those of `training.train`, and the
+teacher's own measures.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,11 +32,13 @@ from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import batches, checkpoints, lora, objective, torch_folder, training
 from gamma_orch.kinds.models.passes.batches import IGNORED, Encoding, Example
+from gamma_orch.kinds.models.passes.checkpoints import Tensors
 from gamma_orch.kinds.models.passes.training import Course
 from gamma_orch.runtimes.folder import Card
 
 _SHARD = 4096  # examples whose answers are kept in one file
 _ROWS = 64
+_TOKENS = ("summary", "first", "all")
 _ONE_ANSWER = ("text-classification", "embeddings")  # few numbers a text: the teacher is asked once
 
 
@@ -44,18 +49,23 @@ class Weights:
     hard: float
     hidden: float
     layers: Json
-    first: bool  # only the first token's hidden states
+    tokens: str
+    until: float | None  # share of the steps after which hidden weighs nothing; None: it stays
 
     @classmethod
     def of(cls, params: Json, task: str) -> "Weights":
         hard = 0.0 if task == "embeddings" else _or(params.get("hard"), 0.3)
+        tokens = params.get("hiddenTokens") or ("summary" if task in _ONE_ANSWER else "all")
+        if tokens not in _TOKENS:
+            raise Permanent(f"`hiddenTokens` is {tokens!r}: {', '.join(_TOKENS)}.")
         return cls(
             temperature=_or(params.get("temperature"), 2.0),
             soft=_or(params.get("soft"), 1 - hard),
             hard=hard,
             hidden=_or(params.get("hidden"), 1.0),
             layers=params.get("hiddenLayers") or "last",
-            first=params.get("hiddenTokens") == "first",
+            tokens=tokens,
+            until=params.get("hiddenUntil"),
         )
 
 
@@ -93,8 +103,7 @@ def run(job: Job) -> Json:
         lesson = _Lesson(job, how, card, model, teacher, Weights.of(params, card.task), course, train)
         facts: Json = {}
         if card.task != "embeddings":
-            hear = training.every(job.tell, lambda n: f"the teacher on the validation split: {n} rows")
-            facts["teacher"] = objective.measure(teacher, validation, how, course.precision, hear)
+            facts["teacher"] = _measured(job, teacher, validation, how, course.precision)
         facts |= training.train(
             job,
             course,
@@ -107,6 +116,19 @@ def run(job: Job) -> Json:
             model = model.merge_and_unload(safe_merge=True)
         torch_folder.write(model, card, folder, job.out)
     return {**facts, "rows": {"train": len(rows), "examples": len(train), "validation": len(validation)}}
+
+
+def _measured(job: Job, teacher: Any, validation: Sequence[Example], how: Encoding, precision: str) -> Json:
+    """The teacher's measures, kept in the work folder too."""
+    path = job.work / "teacher" / "measures.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    hear = training.every(job.tell, lambda n: f"the teacher on the validation split: {n} rows")
+    found = objective.measure(teacher, validation, how, precision, hear)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+    return found
 
 
 class _Lesson:
@@ -126,26 +148,37 @@ class _Lesson:
         self.job, self.how, self.card, self.course = job, how, card, course
         self.model, self.teacher, self.weights, self.examples = model, teacher, weights, examples
         self.pairs = _pairs(weights.layers, model.config, teacher.config) if weights.hidden else []
-        self.known = self._answers("train", examples) if how.task in _ONE_ANSWER else None
-        # What is kept of the teacher is enough, unless its hidden states or an answer a token are wanted.
-        self.asks = bool(self.pairs) or self.known is None
+        self.known = self._answers("train", examples, self.pairs) if how.task in _ONE_ANSWER else None
+        # What is kept of the teacher is enough, unless an answer or a state a token is wanted.
+        self.asks = self.known is None or (bool(self.pairs) and weights.tokens == "all")
 
-    def loss(self, index: np.ndarray) -> torch.Tensor:
-        batch = batches.collate([self.examples[i] for i in index], self.how)
-        hidden = bool(self.pairs)
+    def loss(self, index: np.ndarray, done: float) -> torch.Tensor:
+        batch, rows = batches.collate([self.examples[i] for i in index], self.how), torch.from_numpy(index)
         theirs = None
         if self.asks:
             with torch.no_grad():
-                theirs = objective.forward(self.teacher, batch, self.how, hidden=hidden)
-        ours = objective.forward(self.model, batch, self.how, hidden=hidden)
-        known = None if self.known is None else self.known[torch.from_numpy(index)]
+                theirs = objective.forward(self.teacher, batch, self.how, hidden=bool(self.pairs))
+        ours = objective.forward(self.model, batch, self.how, hidden=bool(self.pairs))
+        known = None if self.known is None else self.known["answers"][rows]
         total = self._answer_loss(ours, theirs, known, batch)
-        if hidden:
-            mask = batch["attention_mask"]
-            total = total + self.weights.hidden * _apart(
-                _states(ours), _states(theirs), self.pairs, mask, self.weights
-            )
+        w = self.weights
+        weight = w.hidden if w.until is None else w.hidden * max(0.0, 1 - done / w.until)
+        if self.pairs and weight:
+            total = total + weight * self._hidden_loss(ours, theirs, rows, batch["attention_mask"])
         return total
+
+    def _hidden_loss(self, ours: Any, theirs: Any, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The mean over the pairs of |student - teacher|^2 / |teacher|^2."""
+        total, tokens = torch.zeros(()), self.weights.tokens
+        for n, (mine, its) in enumerate(self.pairs):
+            a = _seen(_states(ours)[mine], mask, tokens)
+            if theirs is not None:
+                b = _seen(_states(theirs)[its], mask, tokens)
+            else:
+                assert self.known is not None
+                b = self.known["states"][rows, n].float()
+            total = total + (a - b).square().sum() / b.square().sum().clamp(min=1e-6)
+        return total / len(self.pairs)
 
     def _answer_loss(
         self, ours: Any, theirs: Any, known: torch.Tensor | None, batch: dict[str, torch.Tensor]
@@ -168,50 +201,71 @@ class _Lesson:
     def measure(self, validation: Sequence[Example]) -> training.Measure:
         if self.how.task != "embeddings":
             return partial(objective.measure, self.model, validation, self.how, self.course.precision)
-        wanted = self._answers("validation", validation)
+        wanted = self._answers("validation", validation, [])["answers"]
 
         def cosine(tell: Callable[[int], None]) -> dict[str, float]:
-            return {"cosine": float((self._ask(self.model, validation, tell) * wanted).sum(-1).mean())}
+            return {
+                "cosine": float(
+                    (self._ask(self.model, validation, [], tell)["answers"] * wanted).sum(-1).mean()
+                )
+            }
 
         return cosine
 
-    def _answers(self, split: str, examples: Sequence[Example]) -> torch.Tensor:
-        """The teacher's logits, or vectors, of all examples: [examples, width]. Kept in the work folder."""
-        folder = self.job.work / "teacher"
+    def _answers(self, split: str, examples: Sequence[Example], pairs: Sequence[tuple[int, int]]) -> Tensors:
+        """The teacher's logits, or vectors, of all examples: `answers` [examples, width]; and of the pairs'
+        layers, unless all tokens are compared, `states` [examples, pairs, 1 or 2, width]. Kept in the work
+        folder.
+        """
+        folder, layers = self.job.work / "teacher", [its for _, its in pairs]
+        if self.weights.tokens == "all":
+            layers = []
         folder.mkdir(parents=True, exist_ok=True)
-        parts = []
+        parts: list[Tensors] = []
         for start in range(0, len(examples), _SHARD):
             path = folder / f"{split}-{start:09}.safetensors"
-            said = {"examples": len(examples), "length": self.how.length}
+            said = {
+                "examples": len(examples),
+                "length": self.how.length,
+                "layers": layers,
+                "tokens": self.weights.tokens,
+            }
             found = checkpoints.get(path)
             if found is None or found[0] != said:
-                hear = training.every(
-                    self.job.tell,
-                    partial(_answered, start, len(examples)),
-                )
-                answers = self._ask(self.teacher, examples[start : start + _SHARD], hear)
-                checkpoints.put(path, said, {"answers": answers})
-                found = said, {"answers": answers}
-            parts.append(found[1]["answers"])
-        return torch.cat(parts)
+                hear = training.every(self.job.tell, partial(_answered, start, len(examples)))
+                found = said, self._ask(self.teacher, examples[start : start + _SHARD], layers, hear)
+                checkpoints.put(path, *found)
+            parts.append(found[1])
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _ask(self, model: Any, examples: Sequence[Example], tell: Callable[[int], None]) -> torch.Tensor:
-        answers: list[torch.Tensor] = [torch.zeros(0)] * len(examples)
-        done = 0
+    def _ask(
+        self,
+        model: Any,
+        examples: Sequence[Example],
+        layers: Sequence[int],
+        tell: Callable[[int], None],
+    ) -> Tensors:
+        """What a model says to the examples, in their order; the states of `layers` in half precision."""
+        answers, states, places, done = [], [], [], 0
         with torch.no_grad(), objective.autocast(self.course.precision):
             for index in batches.sorted_batches([len(example.tokens) for example in examples], _ROWS):
                 batch = batches.collate([examples[i] for i in index], self.how)
-                outputs = objective.forward(model, batch, self.how)
-                said = (
-                    objective.pooled(outputs.last_hidden_state, batch["attention_mask"], self.card.pooling)
+                mask = batch["attention_mask"]
+                outputs = objective.forward(model, batch, self.how, hidden=bool(layers))
+                answers.append(
+                    objective.pooled(outputs.last_hidden_state, mask, self.card.pooling)
                     if self.how.task == "embeddings"
                     else outputs.logits.float()
                 )
-                for i, row in zip(index, said, strict=True):
-                    answers[i] = row
+                if layers:
+                    seen = [_seen(_states(outputs)[layer], mask, self.weights.tokens) for layer in layers]
+                    states.append(torch.stack(seen, 1).half())
+                places.append(torch.from_numpy(index))
                 done += len(index)
                 tell(done)
-        return torch.stack(answers)
+        back = torch.argsort(torch.cat(places))
+        made = {"answers": torch.cat(answers)[back]}
+        return {**made, "states": torch.cat(states)[back]} if layers else made
 
 
 def _answered(start: int, count: int, done: int) -> str:
@@ -237,21 +291,17 @@ def _states(outputs: Any) -> Sequence[torch.Tensor]:
     return tuple(found)
 
 
-def _apart(
-    ours: Sequence[torch.Tensor],
-    theirs: Sequence[torch.Tensor],
-    pairs: Sequence[tuple[int, int]],
-    mask: torch.Tensor,
-    weights: Weights,
-) -> torch.Tensor:
-    """The mean over the pairs of |student - teacher|^2 / |teacher|^2, over the tokens that are no padding."""
-    total = torch.zeros(())
-    for mine, its in pairs:
-        a, b, m = ours[mine].float(), theirs[its].float(), mask.unsqueeze(-1)
-        if weights.first:
-            a, b, m = a[:, :1], b[:, :1], m[:, :1]
-        total = total + ((a - b).square() * m).sum() / (b.square() * m).sum().clamp(min=1e-6)
-    return total / len(pairs)
+def _seen(states: torch.Tensor, mask: torch.Tensor, tokens: str) -> torch.Tensor:
+    """What is compared of hidden states [rows, tokens, width], in float32: the first token and the mean of
+    all (summary), the first alone, or all that are no padding."""
+    states, weight = states.float(), mask.unsqueeze(-1).float()
+    match tokens:
+        case "all":
+            return states * weight
+        case "first":
+            return states[:, :1]
+    mean = (states * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat([states[:, :1], mean], 1)
 
 
 def _pairs(said: Json, student: Any, teacher: Any) -> list[tuple[int, int]]:

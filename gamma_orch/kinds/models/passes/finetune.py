@@ -49,7 +49,7 @@ def run(job: Job) -> Json:
         if params.get("gradientCheckpointing"):
             model.gradient_checkpointing_enable({"use_reentrant": False})
 
-        def loss(index: np.ndarray) -> torch.Tensor:
+        def loss(index: np.ndarray, done: float) -> torch.Tensor:
             batch = batches.collate([train[i] for i in index], how)
             logits = objective.forward(model, batch, how).logits
             return objective.cross_entropy(*objective.aligned(logits, batch["labels"], how))

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import huggingface_hub
-import requests
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -70,7 +67,7 @@ def snapshot(
         ) from error
     except RevisionNotFoundError as error:
         raise Permanent(f"The hub's {repository} has no revision {revision}.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, requests.RequestException, OSError) as error:
+    except OSError as error:  # what requests and the library raise for a network are such
         line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise Temporary(f"The hub's {repository} could not be fetched: {line}") from error
     folder = Path(found)

@@ -20,8 +20,8 @@ def run(job: Job) -> Json:
         )
     if said.base and said.base != torch_folder.digest(folder):
         raise Permanent(
-            "The model given is not the base that the adapter was trained on: their contents differ. Merge it "
-            f"into the one with the digest {said.base[:12]}."
+            "The model given is not the base that the adapter was trained on: their contents differ. Merge "
+            f"it into the one with the digest {said.base[:12]}."
         )
     with training.settled(job.threads, 0):
         base = replace(base, labels=said.labels)

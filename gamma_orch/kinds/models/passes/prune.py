@@ -10,8 +10,8 @@ Parameters: `layers`: the indices to keep, or how many (a number, a share), or {
 "choose": "spread" | "first" | "last"}; of an encoder-decoder {"encoder": ..., "decoder": ...} or one for
 both. `ffn`: the width to keep, `heads`: how many to keep, each a number or a share. `importance`: "taylor",
 the change of the loss if a unit's output were zero, to first order (Molchanov et al., 2019), on `rows` (256)
-rows of the train split, or "weights", the norm of the weights that read a unit: without data, that. `length`
-(128), `seed`.
+rows of the train split, "activation", the size of its output there times the weights that read it, or
+"weights", the norm of those weights alone: without data, that. `length` (128), `seed`.
 """
 
 import copy
@@ -305,11 +305,11 @@ def _importance(job: Job, model: Any, card: Card, cut: _Widths) -> Scores:
                 name: model.get_submodule(name).weight.norm(dim=dimension).reshape(-1, unit).sum(1)
                 for name, unit in readers.items()
             }
-    if method != "taylor":
-        raise Permanent(f"There is no importance by {method!r}: taylor or weights.")
+    if method not in ("taylor", "activation"):
+        raise Permanent(f"There is no importance by {method!r}: taylor, activation or weights.")
     if "data" not in job.inputs:
         raise Permanent(
-            "Importance by taylor needs data. Give the model data to optimize with, or use weights."
+            f"Importance by {method} needs data. Give the model data to optimize with, or use weights."
         )
     rows = batches.rows(job.inputs["data"], "train", card.task)[: job.params.get("rows") or 256]
     params = {"length": job.params.get("length")}
@@ -317,13 +317,20 @@ def _importance(job: Job, model: Any, card: Card, cut: _Widths) -> Scores:
     examples = batches.encode(rows, how)
     scores: Scores = {}
     hooks = [
-        model.get_submodule(name).register_forward_pre_hook(_watch(scores, name, unit))
+        model.get_submodule(name).register_forward_pre_hook(
+            _watch(scores, name, unit) if method == "taylor" else _weigh(scores, name, unit, cut.parts.fused)
+        )
         for name, unit in readers.items()
     ]
     hear, done = training.every(job.tell, lambda n: f"importance: {n} of {len(examples)} rows", 0.2), 0
     for index in batches.sorted_batches([len(example.tokens) for example in examples], _BATCH):
         batch = batches.collate([examples[i] for i in index], how)
-        outputs = objective.forward(model, batch, how)
+        with torch.set_grad_enabled(method == "taylor"):
+            outputs = objective.forward(model, batch, how)
+        done += len(index)
+        hear(done)
+        if method != "taylor":
+            continue
         if card.task == "embeddings":  # how much of the vectors a unit makes
             mask = batch["attention_mask"].unsqueeze(-1)
             loss = (outputs.last_hidden_state * mask).square().sum() / 2
@@ -332,8 +339,6 @@ def _importance(job: Job, model: Any, card: Card, cut: _Widths) -> Scores:
             loss = objective.cross_entropy(logits, labels) * len(index)
         loss.backward()
         model.zero_grad(set_to_none=True)
-        done += len(index)
-        hear(done)
     for hook in hooks:
         hook.remove()
     return scores
@@ -353,5 +358,16 @@ def _watch(scores: Scores, name: str, unit: int) -> Any:
             scores[name] = scores[name] + effect if name in scores else effect
 
         seen.register_hook(add)
+
+    return see
+
+
+def _weigh(scores: Scores, name: str, unit: int, fused: bool) -> Any:
+    """Add up |activation| x |weights that read it| of each unit."""
+
+    def see(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        size = inputs[0].detach().abs().reshape(-1, inputs[0].shape[-1]).sum(0)
+        effect = (size * module.weight.detach().norm(dim=1 if fused else 0)).reshape(-1, unit).sum(1)
+        scores[name] = scores[name] + effect if name in scores else effect
 
     return see

@@ -6,6 +6,7 @@ where its width is a multiple of the block. The same graph gives the same bytes.
 
 from typing import Any
 
+import numpy as np
 from onnxruntime.quantization import QuantFormat
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
@@ -40,7 +41,8 @@ def run(job: Job) -> Json:
             bits=bits,
         )
         quantizer = MatMulNBitsQuantizer(graph, algo_config=settings)
-        quantizer.process()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quantizer.process()  # a block of zeros, as the row of a padding token is, has the scale 0
         made = quantizer.model.model
         # ONNX Runtime has no lookup in blocks of 8 bits: there the whole table has one scale.
         return made if bits == 4 else quantize_dynamic.changed(job, made, operators=["Gather"])

@@ -32,7 +32,8 @@ _POINTS = 200  # of the loss curve
 _TELL_SECONDS = 0.5
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, by weight
 
-Loss = Callable[[np.ndarray], torch.Tensor]  # of the examples with these indices
+# Of the examples with these indices, and how far the training is: from 0 to 1.
+Loss = Callable[[np.ndarray, float], torch.Tensor]
 Measure = Callable[[Callable[[int], None]], dict[str, float]]
 
 
@@ -205,7 +206,7 @@ class _Training:
         value = 0.0
         for index in group:
             with objective.autocast(self.course.precision):
-                loss = self.loss(index) / len(group)
+                loss = self.loss(index, self.progress.step / self.total) / len(group)
             value += loss.item()
             self._sound(value, rate)
             loss.backward()

@@ -63,7 +63,8 @@ def counted(before: Any, after: Any, operators: tuple[str, ...] = (*MULTIPLIES, 
     still = candidates(after, operators)
     left = tuple(sorted(name for name in wanted if name in still))
     changed = _quantized(after)
-    return Counted(dict(Counter(wanted.values())), changed, left)
+    changed.subtract(_quantized(before))
+    return Counted(dict(Counter(wanted.values())), dict(+changed), left)
 
 
 def require(found: Counted, graph: str, before: Any, what: str) -> None:
@@ -108,7 +109,7 @@ def _fold_transposed(graph: Any) -> None:
         graph.initializer.remove(tensor)
 
 
-def _quantized(model: Any) -> dict[str, int]:
+def _quantized(model: Any) -> Counter[str]:
     """The nodes whose weights are small integers, by the operator that they were."""
     small = {t.name for t in model.graph.initializer if t.data_type in _SMALL_TYPES}
     floats = {
@@ -126,4 +127,4 @@ def _quantized(model: Any) -> dict[str, int]:
             found[node.op_type] += 1
         elif node.op_type == "Gather" and (node.input[0] in small or node.input[0] in floats):
             found["Gather"] += 1
-    return dict(found)
+    return found

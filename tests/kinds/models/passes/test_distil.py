@@ -89,11 +89,30 @@ class TestWhatComesOut:
         assert facts["validation"][-1][1] > max(0.9, facts["validation"][0][1])
 
     @pytest.mark.parametrize("layers", ["last", "all", [[0, 0], [2, 3]]])
-    @pytest.mark.parametrize("tokens", ["all", "first"])
+    @pytest.mark.parametrize("tokens", ["all", "first", "summary"])
     def test_hidden_states_come_nearer(self, layers, tokens, pair, tmp_path):
         weights = {"hiddenLayers": layers, "hiddenTokens": tokens, "soft": 0, "hidden": 1, "epochs": 4}
         _, facts = pair.taught(tmp_path / "job", **weights)
         assert facts["loss"][-1][1] < 0.8 * facts["loss"][0][1]
+
+    def test_hidden_states_may_count_for_less_and_less(self, pair, tmp_path):
+        weights = {"soft": 0, "hidden": 1, "hiddenUntil": 0.5, "epochs": 2, "learningRate": 1e-5}
+        _, facts = pair.taught(tmp_path / "job", **weights)
+        losses = [loss for _, loss in facts["loss"]]
+        assert losses[3] == pytest.approx(losses[0] / 2, rel=0.1)  # 3 of 12 steps: half the way to the half
+        assert losses[6:] == [0] * 6
+
+    def test_a_kept_state_is_what_the_teacher_says(self, pair, tmp_path):
+        """Asked at every step or once: the same states, but for half precision."""
+        weights = {"soft": 0, "hidden": 1, "hiddenLayers": "all", "epochs": 1, "learningRate": 1e-9}
+        losses = []
+        for name in ("kept", "asked"):
+            made = job(tmp_path / name, {**PARAMS, **weights, "hiddenTokens": "summary"}, **pair.inputs)
+            with pytest.MonkeyPatch.context() as patch:
+                if name == "asked":
+                    patch.setattr(distil, "_ONE_ANSWER", ())
+                losses.append([loss for _, loss in distil.run(made)["loss"]])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
     def test_the_labels_alone(self, pair, tmp_path):
         _, facts = pair.taught(tmp_path / "job", hard=1, hidden=0)

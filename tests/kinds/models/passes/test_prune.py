@@ -73,7 +73,7 @@ def refused(tmp_path, params, model, data) -> str:
 
 
 @pytest.mark.parametrize("model", KINDS, indirect=True)
-@pytest.mark.parametrize("importance", ["taylor", "weights"])
+@pytest.mark.parametrize("importance", ["taylor", "activation", "weights"])
 def test_columns_that_say_nothing_go_first(importance, model, reviews, tmp_path):
     whole = load(model)
     for i, (stack, layer) in enumerate(layers(whole)):
@@ -209,7 +209,7 @@ def test_which_layers(said, count, kept):
         ({"ffn": 49}, "the feed-forward part has 48"),
         ({"heads": 3}, "give a multiple of 2"),
         ({"heads": 5}, "the attention has 4"),
-        ({"ffn": 8, "importance": "magic"}, "taylor or weights"),
+        ({"ffn": 8, "importance": "magic"}, "taylor, activation or weights"),
     ],
 )
 def test_what_is_refused(params, words, model, reviews, tmp_path):
