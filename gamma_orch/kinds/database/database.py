@@ -23,9 +23,9 @@ from gamma_orch.core.resource import Resource
 from gamma_orch.kinds.database import catalog, connections, marks, settings, settings_converge, sql
 from gamma_orch.kinds.database.catalog import Catalog
 from gamma_orch.kinds.database.passing import Place, World, check_stays, locate, passing, plain
-from gamma_orch.spec.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Item
+from gamma_orch.spec.written_out import WrittenOut
 from gamma_orch.targets import MissingDatabase, Targets
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from gamma_orch.core.kind import Fields, Of
 from gamma_orch.core.leaves import LEAVES
 from gamma_orch.kinds.database import grants
 from gamma_orch.kinds.database.passing import Place, plain
-from gamma_orch.spec.written_out import WrittenOut
 from gamma_orch.spec.model import Names
+from gamma_orch.spec.written_out import WrittenOut
 
 Attribute = Literal["superuser", "createdb", "createrole", "replication", "bypassrls"]
 PRIVILEGES = {

@@ -29,9 +29,9 @@ from gamma_orch.kinds.database.passing import (
     passing,
     plain,
 )
-from gamma_orch.spec.written_out import WrittenOut
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Names
+from gamma_orch.spec.written_out import WrittenOut
 from gamma_orch.targets import MissingDatabase, Targets
 from gamma_orch.targets.postgres_errors import said
 

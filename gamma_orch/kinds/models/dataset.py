@@ -65,6 +65,7 @@ class DatasetProvider:
         rows, check = derivations(pinned_source(task.fields, pin))
 
         def work(builder: "Builder") -> None:
+            builder.folder(rows)  # hashed: what is damaged is made anew
             made = builder.artifact(rows)
             checked = builder.artifact(check) if check is not None else None
             facts = made.facts

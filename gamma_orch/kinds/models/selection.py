@@ -177,7 +177,9 @@ class _Search:
 
     def _choose(self, rung: Rung, measured: list[Tried]) -> Choice:
         budget = budget_of(self.wanted.fields["budget"])
-        relative = max(rung.quality, budget.relative or 0.0) or None
+        # Without data only levels that are at parity can be asked for, and their export has proved it.
+        promised = max(rung.quality, budget.relative or 0.0) or None
+        relative = promised if self.wanted.data is not None else None
         choice = choose([self.weighed(one) for one in measured], replace(budget, relative=relative))
         self.choice = choice
         for name, why in choice.rejected.items():
