@@ -27,7 +27,6 @@ class State:
 
     mask: "np.ndarray"  # int64 [rows, tokens so far]: of the prompt and what came after; of the source text
     memory: Any  # past keys and values, in the runtime's own form
-    length: int = 0  # tokens the decoder has seen
 
 
 class Generator(ABC):

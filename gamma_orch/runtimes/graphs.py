@@ -7,14 +7,14 @@ encoder-decoder's encoder also gives the keys and values that the decoder reads 
 decoder graph serves the first token and all others.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gamma_orch.runtimes.encoder import Encoder
 from gamma_orch.runtimes.errors import ModelBroken
 from gamma_orch.runtimes.folder import Card
 from gamma_orch.runtimes.generator import Generator, State
-from gamma_orch.runtimes.graph import Graph, Value
+from gamma_orch.runtimes.graph import Graph
+from gamma_orch.runtimes.past import PAST, PRESENT, Past
 from gamma_orch.runtimes.text import Marks, Text
 
 if TYPE_CHECKING:
@@ -39,15 +39,13 @@ class GraphEncoder(Encoder):
 
 
 class GraphDecoder(Generator):
-    def __init__(self, card: Card, text: Text, marks: Marks, graph: Graph) -> None:
+    def __init__(self, card: Card, text: Text, marks: Marks, past: Past) -> None:
         super().__init__(card, text, marks)
-        self._graph = graph
-        self._positions = "position_ids" in graph.inputs
-        self._past = _pairs(graph, "past_key_values.", "present.")
+        self._past = past
+        self._positions = "position_ids" in past.inputs
 
     def begin(self, input_ids: "np.ndarray", attention_mask: "np.ndarray") -> "tuple[np.ndarray, State]":
-        empty = {name: _empty(self._graph, name, len(input_ids)) for name in self._past}
-        state = State(attention_mask, empty)
+        state = State(attention_mask, self._past.start(len(input_ids), {}))
         return self._run(state, input_ids), state
 
     def advance(self, state: State, tokens: "np.ndarray") -> "np.ndarray":
@@ -57,18 +55,16 @@ class GraphDecoder(Generator):
         return self._run(state, tokens[:, None])[:, -1]
 
     def _run(self, state: State, ids: "np.ndarray") -> "np.ndarray":
-        feeds: dict[str, Value] = {"input_ids": ids, "attention_mask": state.mask, **state.memory}
+        import numpy as np
+
+        feeds = {"input_ids": ids, "attention_mask": state.mask}
         if self._positions:
-            feeds["position_ids"] = positions(state.mask)[:, -ids.shape[1] :]
-        answer = self._graph.run(feeds, keep=list(self._past.values()))
-        state.memory = {past: answer[present] for past, present in self._past.items()}
-        state.length += ids.shape[1]
-        logits: np.ndarray = answer["logits"]
-        return logits
+            feeds["position_ids"] = np.ascontiguousarray(positions(state.mask)[:, -ids.shape[1] :])
+        return self._past.step(state.memory, feeds)
 
 
 class GraphEncoderDecoder(Generator):
-    def __init__(self, card: Card, text: Text, marks: Marks, encoder: Graph, decoder: Graph) -> None:
+    def __init__(self, card: Card, text: Text, marks: Marks, encoder: Graph, decoder: Past) -> None:
         super().__init__(card, text, marks)
         if marks.start is None:
             raise ModelBroken(
@@ -77,16 +73,16 @@ class GraphEncoderDecoder(Generator):
             )
         self._start = marks.start
         self._encoder, self._decoder = encoder, decoder
-        self._past = _pairs(decoder, "past_key_values.", "present.")
         # The source's keys and values, which stay as they are: by the decoder's name, the encoder's.
         self._source = {
-            name: name.replace("past_key_values.", "present.")
+            name: name.replace(PAST, PRESENT)
             for name in decoder.inputs
-            if name.startswith("past_key_values.") and name not in self._past
+            if name.startswith(PAST) and name.replace(PAST, PRESENT) in encoder.outputs
         }
-        if missing := sorted(set(self._source.values()) - set(encoder.outputs)):
+        if not self._source:
             raise ModelBroken(
-                f"The encoder does not give {missing[0]}, which the decoder needs. Build the model anew."
+                "The encoder does not give the keys and values by which the decoder reads the source. "
+                "Build the model anew."
             )
 
     def begin(self, input_ids: "np.ndarray", attention_mask: "np.ndarray") -> "tuple[np.ndarray, State]":
@@ -95,20 +91,15 @@ class GraphEncoderDecoder(Generator):
         answer = self._encoder.run(
             {"input_ids": input_ids, "attention_mask": attention_mask}, keep=list(self._source.values())
         )
-        memory = {name: answer[given] for name, given in self._source.items()}
-        memory |= {name: _empty(self._decoder, name, len(input_ids)) for name in self._past}
-        state = State(attention_mask, memory)
+        fixed = {name: answer[given] for name, given in self._source.items()}
+        if "encoder_attention_mask" in self._decoder.inputs:
+            fixed["encoder_attention_mask"] = attention_mask
+        state = State(attention_mask, self._decoder.start(len(input_ids), fixed))
         tokens: np.ndarray = np.full(len(input_ids), self._start, dtype=np.int64)
         return self.advance(state, tokens)[:, None], state
 
     def advance(self, state: State, tokens: "np.ndarray") -> "np.ndarray":
-        feeds = {"input_ids": tokens[:, None], "encoder_attention_mask": state.mask, **state.memory}
-        used = {name: value for name, value in feeds.items() if name in self._decoder.inputs}
-        answer = self._decoder.run(used, keep=list(self._past.values()))
-        state.memory |= {past: answer[present] for past, present in self._past.items()}
-        state.length += 1
-        logits: np.ndarray = answer["logits"][:, -1]
-        return logits
+        return self._decoder.step(state.memory, {"input_ids": tokens[:, None]})[:, -1]
 
 
 def positions(mask: "np.ndarray") -> "np.ndarray":
@@ -116,19 +107,3 @@ def positions(mask: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     return np.maximum(mask.cumsum(axis=1) - 1, 0)
-
-
-def _pairs(graph: Graph, past: str, present: str) -> Mapping[str, str]:
-    """The inputs that hold the past, each with the output that holds it with the present added."""
-    found = {name: name.replace(past, present) for name in graph.inputs if name.startswith(past)}
-    return {name: output for name, output in found.items() if output in graph.outputs}
-
-
-def _empty(graph: Graph, name: str, rows: int) -> "np.ndarray":
-    """A past of no tokens, [rows, heads, 0, width of a head]."""
-    import numpy as np
-
-    _, heads, _, width = graph.shape(name)
-    if heads is None or width is None:
-        raise ModelBroken(f"The input {name} does not say its heads and width. Build the model anew.")
-    return np.zeros((rows, heads, 0, width), dtype=np.float32)

@@ -1,5 +1,7 @@
 """From a folder to a model that answers."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from gamma_orch.runtimes.generator import Generator
 from gamma_orch.runtimes.graph import Graph
 from gamma_orch.runtimes.graphs import GraphDecoder, GraphEncoder, GraphEncoderDecoder
 from gamma_orch.runtimes.integrity import checked
+from gamma_orch.runtimes.past import Past, PastInValues
 from gamma_orch.runtimes.text import Marks, Text
 
 Model = Encoder | Generator
@@ -27,19 +30,14 @@ def load(folder: Path, threads: int = 1, **options: Any) -> Model:
 
         return pytorch.opened(folder, card, threads, **options)
     text, marks = Text(folder, card), Marks.read(folder)
-    graphs = {role: _graph(folder / name, card, threads, options) for role, name in card.graphs.items()}
-    try:
-        match card.task:
-            case "text-generation":
-                return GraphDecoder(card, text, marks, graphs["model"])
-            case "summarization":
-                return GraphEncoderDecoder(card, text, marks, graphs["encoder"], graphs["decoder"])
-            case _:
-                return GraphEncoder(card, text, marks, graphs["model"])
-    except KeyError as error:
-        raise ModelBroken(
-            f"{folder} has no graph for the role {error}, which {card.task} needs. Build the model anew."
-        ) from None
+    open_ = _Opening(folder, card, threads, options)
+    match card.task:
+        case "text-generation":
+            return GraphDecoder(card, text, marks, open_.past("model"))
+        case "summarization":
+            return GraphEncoderDecoder(card, text, marks, open_.graph("encoder"), open_.past("decoder"))
+        case _:
+            return GraphEncoder(card, text, marks, open_.graph("model"))
 
 
 def load_encoder(folder: Path, threads: int = 1, **options: Any) -> Encoder:
@@ -58,11 +56,34 @@ def load_generator(folder: Path, threads: int = 1, **options: Any) -> Generator:
     return model
 
 
-def _graph(path: Path, card: Card, threads: int, options: dict[str, Any]) -> Graph:
-    if card.runtime == "onnxruntime":
-        from gamma_orch.runtimes.ort import OrtGraph
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    folder: Path
+    card: Card
+    threads: int
+    options: Mapping[str, Any]
 
-        return OrtGraph(path, threads, **options)
-    from gamma_orch.runtimes.ov import OvGraph
+    def graph(self, role: str) -> Graph:
+        if self.card.runtime == "onnxruntime":
+            from gamma_orch.runtimes.ort import OrtGraph
 
-    return OvGraph(path, threads, **options)
+            return OrtGraph(self._path(role), self.threads, **self.options)
+        from gamma_orch.runtimes.ov import OvGraph
+
+        return OvGraph(self._path(role), self.threads, **self.options)
+
+    def past(self, role: str) -> Past:
+        if self.card.runtime == "onnxruntime":
+            return PastInValues(self.graph(role))
+        from gamma_orch.runtimes.ov import OvPast
+
+        return OvPast(self._path(role), self.threads, **self.options)
+
+    def _path(self, role: str) -> Path:
+        try:
+            return self.folder / self.card.graphs[role]
+        except KeyError:
+            raise ModelBroken(
+                f"{self.folder} has no graph for the role {role}, which {self.card.task} needs. "
+                "Build the model anew."
+            ) from None

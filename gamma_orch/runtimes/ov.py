@@ -1,12 +1,17 @@
 """OpenVINO on the processor: latency first, one stream, weights mapped from the file."""
 
 import queue
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gamma_orch.runtimes.errors import ModelBroken
 from gamma_orch.runtimes.graph import Value
+from gamma_orch.runtimes.past import Past, empty_shape, pairs
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What multiplications are done in. auto: OpenVINO's own choice, bfloat16 where the processor has it.
 Compute = Literal["float32", "bfloat16", "auto"]
@@ -14,31 +19,7 @@ Compute = Literal["float32", "bfloat16", "auto"]
 
 class OvGraph:
     def __init__(self, path: Path, threads: int, compute: Compute = "float32") -> None:
-        import openvino
-        from openvino import properties
-
-        core = openvino.Core()
-        hints: dict[Any, Any] = {
-            properties.inference_num_threads(): threads,
-            properties.num_streams(): 1,
-            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
-            properties.hint.enable_cpu_pinning(): False,
-            properties.enable_mmap(): True,
-        }
-        if compute != "auto":
-            kind = openvino.Type.bf16 if compute == "bfloat16" else openvino.Type.f32
-            hints[properties.hint.inference_precision()] = kind
-        try:
-            _check_weights(path)
-            model = core.read_model(path)
-            self._compiled = core.compile_model(model, "CPU", hints)
-        except ModelBroken:
-            raise
-        except Exception as error:
-            raise ModelBroken(
-                f"{path} is not a graph that OpenVINO can load: {_last(error)}. "
-                "Are the .xml and the .bin beside it whole? Build or fetch the model anew."
-            ) from error
+        self._compiled = _compiled(path, threads, compute, lambda model: None)
         # One array may go by several names: what a conversion found to do nothing was taken out.
         self._shapes = {
             name: value.partial_shape for value in self._compiled.inputs for name in sorted(value.names)
@@ -60,7 +41,77 @@ class OvGraph:
         return {name: array for names, array in zip(self._names, found, strict=True) for name in names}
 
     def shape(self, name: str) -> Sequence[int | None]:
-        return [None if size.is_dynamic else size.get_length() for size in self._shapes[name]]
+        return _sizes(self._shapes[name])
+
+
+class OvPast(Past):
+    """Keys and values stay inside OpenVINO, and grow there: nothing of them is copied at a step."""
+
+    def __init__(self, path: Path, threads: int, compute: Compute = "float32") -> None:
+        self._shapes: dict[str, tuple[str, Sequence[int | None]]] = {}
+        self._compiled = _compiled(path, threads, compute, self._keep_inside)
+
+    def _keep_inside(self, model: Any) -> None:
+        from openvino._offline_transformations import apply_make_stateful_transformation
+
+        self.inputs = tuple(name for value in model.inputs for name in sorted(value.names))
+        kept = pairs(self.inputs, [name for value in model.outputs for name in value.names])
+        shapes = {name: _sizes(model.input(name).partial_shape) for name in kept}
+        apply_make_stateful_transformation(model, kept)
+        self._shapes = {past + present: (past, shapes[past]) for past, present in kept.items()}
+
+    def start(self, rows: int, fixed: Mapping[str, Value]) -> "OvMemory":
+        import numpy as np
+        import openvino
+
+        request = self._compiled.create_infer_request()
+        for variable in request.query_state():
+            name, shape = self._shapes[variable.name]
+            variable.state = openvino.Tensor(np.zeros(empty_shape(shape, name, rows), dtype=np.float32))
+        return OvMemory(request, dict(fixed))
+
+    def step(self, memory: "OvMemory", feeds: Mapping[str, Value]) -> "np.ndarray":
+        memory.request.infer({**feeds, **memory.fixed}, share_inputs=True, share_outputs=True)
+        logits: np.ndarray = memory.request.get_tensor("logits").data.copy()
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class OvMemory:
+    request: Any  # with its own keys and values
+    fixed: dict[str, Value]
+
+
+def _compiled(path: Path, threads: int, compute: Compute, change: Callable[[Any], None]) -> Any:
+    """Raises ModelBroken where the file is not whole."""
+    import openvino
+    from openvino import properties
+
+    core = openvino.Core()
+    hints: dict[Any, Any] = {
+        properties.inference_num_threads(): threads,
+        properties.num_streams(): 1,
+        properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+        properties.hint.enable_cpu_pinning(): False,
+        properties.enable_mmap(): True,
+    }
+    if compute != "auto":
+        kind = openvino.Type.bf16 if compute == "bfloat16" else openvino.Type.f32
+        hints[properties.hint.inference_precision()] = kind
+    _check_weights(path)
+    try:
+        model = core.read_model(path)
+        change(model)
+        return core.compile_model(model, "CPU", hints)
+    except Exception as error:
+        raise ModelBroken(
+            f"{path} is not a graph that OpenVINO can load: {_last(error)}. "
+            "Are the .xml and the .bin beside it whole? Build or fetch the model anew."
+        ) from error
+
+
+def _sizes(shape: Any) -> list[int | None]:
+    return [None if size.is_dynamic else size.get_length() for size in shape]
 
 
 def _check_weights(path: Path) -> None:

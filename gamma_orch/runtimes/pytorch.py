@@ -86,7 +86,6 @@ class TorchDecoder(Generator):
                 use_cache=True,
             )
         state.memory = answer.past_key_values
-        state.length += ids.shape[1]
         return _numpy(answer.logits)
 
 
@@ -126,7 +125,6 @@ class TorchEncoderDecoder(Generator):
                 use_cache=True,
             )
         state.memory = (source, answer.past_key_values)
-        state.length += 1
         return _numpy(answer.logits[:, -1])
 
 

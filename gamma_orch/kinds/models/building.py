@@ -137,6 +137,8 @@ async def build(
         running = asyncio.get_running_loop().run_in_executor(None, work, builder)
         try:
             return await asyncio.shield(running)
+        except StoreError as error:
+            raise Temporary(str(error)) from error  # of the artifacts: the ledger is well
         except asyncio.CancelledError:
             worker.stop()
             await asyncio.wait([running])

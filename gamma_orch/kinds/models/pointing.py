@@ -16,7 +16,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json, digest
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
-from gamma_orch.core.provider import Asked, Permanent
+from gamma_orch.core.provider import Asked, Permanent, Temporary
 from gamma_orch.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ class Pointing:
         self.store.point(self.environment, str(address), pointer.encoded())
 
     def unpoint(self, address: Address) -> None:
-        self.store.unpoint(self.environment, str(address))
+        """Absence is success. Raises Temporary."""
+        try:
+            self.store.unpoint(self.environment, str(address))
+        except StoreError as error:
+            raise Temporary(str(error)) from error
 
     def _look(self, address: Address) -> Observation:
         try:

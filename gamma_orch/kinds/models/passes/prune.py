@@ -178,6 +178,12 @@ class _Widths:
                 "head to the "
                 "hidden size and the number of heads. Prune `layers` or `ffn` instead."
             )
+        if self.parts.heads is Heads.LISTED and self.model.can_generate():
+            raise Permanent(
+                f"Heads cannot be taken out of a {kind} model that generates: its configuration has no place for "
+                "the width of the smaller cache, and no exported graph could be made of it. Prune `layers` or "
+                "`ffn` instead."
+            )
         was = getattr(config, self.parts.head_count)
         self.group = was // (getattr(config, "num_key_value_heads", None) or was)
         self.count = _number(self.heads, was, "heads", "the attention has", self.group)
