@@ -289,7 +289,7 @@ def _stands(rung: Rung, tried: Tried, test: Quality | None) -> Ladder | None:
     shares = tried.speed.get("shares") or {}
     measured = Standing(
         speed=tried.speed.get("speedup"),
-        size=_saved(shares.get("size")),
+        size=_saved(shares.get("weights")),
         memory=_saved(shares.get("memory")),
         quality=test.relative if test else None,
     )

@@ -110,7 +110,7 @@ class Hands:
             "runtime": "openvino",
             "precision": "int8",
         }
-        shares = {"size": figure.size / 1000, "memory": figure.memory / 1e8}
+        shares = {"weights": figure.size / 1000, "memory": figure.memory / 1e8}
         return {"basis": "wall", "speedup": figure.speedup, "model": model, "shares": shares}
 
 

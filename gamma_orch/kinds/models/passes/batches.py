@@ -71,9 +71,8 @@ def encoding(folder: Path, card: Card, model: Any, params: Json) -> Encoding:
     length = params.get("length") or min(128, most or 128)
     if most is not None and length > most:
         raise Permanent(
-            f"length is {length}, and this {card.architecture} model sees {most} tokens at most. Set "
-            "length to "
-            f"{most} or less."
+            f"length is {length}, and this {card.architecture} model sees {most} tokens at most. Set length "
+            f"to {most} or less."
         )
     how = Encoding(torch_folder.tokenizer(folder), card.task, length, card.labels, params.get("windows") or 0)
     if model.config.pad_token_id is None and card.task == "text-classification":
@@ -101,8 +100,8 @@ def rows(data: Path, split: str, task: str) -> list[Json]:
         found.append(row)
     if not found:
         raise Permanent(
-            f"The {split} split of the dataset is empty. Give it a larger share, or loosen the "
-            "dataset's filters."
+            f"The {split} split of the dataset is empty. Give it a larger share, or loosen the dataset's "
+            "filters."
         )
     return found
 
@@ -172,8 +171,8 @@ def _texts(found: Sequence[Json], how: Encoding, answers: Sequence[int]) -> list
 def _tagged(row: Json, how: Encoding) -> Example:
     if len(row["tokens"]) != len(row["tags"]):
         raise Permanent(
-            f"Row {row.get('id', '?')} has {len(row['tokens'])} tokens and {len(row['tags'])} tags; "
-            "each token needs one tag."
+            f"Row {row.get('id', '?')} has {len(row['tokens'])} tokens and {len(row['tags'])} tags; each "
+            "token needs one tag."
         )
     encoded = how.tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=how.length)
     tags, last = [], None
@@ -210,8 +209,8 @@ def _index(how: Encoding, label: object) -> int:
         return how.labels.index(str(label))
     except ValueError:
         raise Permanent(
-            f"The dataset has the label {str(label)!r}, and the model's labels are: {', '.join(how.labels)}. "
-            "Add it to `labels`, or map it in the dataset."
+            f"The dataset has the label {str(label)!r}, and the model's labels are: "
+            f"{', '.join(how.labels)}. Add it to `labels`, or map it in the dataset."
         ) from None
 
 

@@ -76,8 +76,8 @@ def run(job: Job) -> Json:
     if (card.task, card.labels) != (above.task, above.labels):
         raise Permanent(
             f"The student is for {card.task} with the labels {list(card.labels)}, the teacher for "
-            f"{above.task} with "
-            f"{list(above.labels)}. A student learns from a teacher of the same task and labels."
+            f"{above.task} with {list(above.labels)}. A student learns from a teacher of the same task and "
+            "labels."
         )
     if params.get("steps") is not None:
         params |= {"maxSteps": params["steps"], "epochs": params.get("epochs") or float(params["steps"])}
@@ -309,8 +309,7 @@ def _pairs(said: Json, student: Any, teacher: Any) -> list[tuple[int, int]]:
     if student.hidden_size != teacher.hidden_size:
         raise Permanent(
             f"The student's hidden states have {student.hidden_size} numbers, the teacher's "
-            f"{teacher.hidden_size}: "
-            "they cannot be compared. Set `hidden` to 0."
+            f"{teacher.hidden_size}: they cannot be compared. Set `hidden` to 0."
         )
     few, many = student.num_hidden_layers, teacher.num_hidden_layers
     if said == "last":
@@ -320,8 +319,7 @@ def _pairs(said: Json, student: Any, teacher: Any) -> list[tuple[int, int]]:
     if not isinstance(said, list) or any(not 0 <= a <= few or not 0 <= b <= many for a, b in said):
         raise Permanent(
             f"`hiddenLayers` is {said!r}: last, all, or pairs of a student's layer (0 to {few}) and a "
-            "teacher's "
-            f"(0 to {many})."
+            f"teacher's (0 to {many})."
         )
     return [(a, b) for a, b in said]
 

@@ -17,7 +17,7 @@ from optimum.exporters.onnx import onnx_export_from_model
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
-from gamma_orch.kinds.models.passes import cross_keys, graph_folder, parity
+from gamma_orch.kinds.models.passes import cross_keys, first_token, graph_folder, parity
 from gamma_orch.kinds.models.passes.architectures import EXPORTED_AS, Form, architecture
 from gamma_orch.runtimes.folder import Card
 
@@ -33,7 +33,7 @@ def run(job: Job) -> Json:
     if opset is not None and not (isinstance(opset, int) and LOWEST <= opset <= HIGHEST):
         raise Permanent(f"There is no opset {opset} to export to; there are {LOWEST} to {HIGHEST}.")
     job.tell("exporting", None)
-    graphs = _exported(job, card, form, opset)
+    graphs, narrow = _exported(job, card, form, opset)
     made = graph_folder.finished(
         source, job.out, card, runtime="onnxruntime", precision="float32", graphs=graphs
     )
@@ -48,12 +48,14 @@ def run(job: Job) -> Json:
             role: graph_folder.operators(graph_folder.read(job.out / name)) for role, name in graphs.items()
         },
         "megabytes": graph_folder.megabytes(job.out, made),
+        "lastLayerOnFirstTokenOnly": narrow,
     }
 
 
-def _exported(job: Job, card: Card, form: Form, opset: int | None) -> dict[str, str]:
-    """The graphs in `out`, by role."""
+def _exported(job: Job, card: Card, form: Form, opset: int | None) -> tuple[dict[str, str], bool]:
+    """The graphs in `out`, by role; and whether the last layer runs on the first token alone."""
     module: Any = graph_folder.opened(job.inputs["model"], job.threads)
+    narrow = first_token.narrowed(module.module, card)
     made = job.work / "onnx"
     shutil.rmtree(made, ignore_errors=True)
     try:
@@ -82,7 +84,7 @@ def _exported(job: Job, card: Card, form: Form, opset: int | None) -> dict[str, 
     for role, graph in found.items():
         graph_folder.write(graph, job.out / f"{role}.onnx")
     shutil.rmtree(made, ignore_errors=True)
-    return {role: f"{role}.onnx" for role in found}
+    return {role: f"{role}.onnx" for role in found}, narrow
 
 
 @contextlib.contextmanager

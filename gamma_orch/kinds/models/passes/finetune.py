@@ -30,8 +30,7 @@ def run(job: Job) -> Json:
     if card.task == "embeddings":
         raise Permanent(
             "There is no fine-tuning of embeddings: rows of single texts do not say what should be near "
-            "what. "
-            "Use the model as it is, or give it the task text-classification."
+            "what. Use the model as it is, or give it the task text-classification."
         )
     job.tell("reading the data", None)
     rows = batches.rows(data, "train", card.task)

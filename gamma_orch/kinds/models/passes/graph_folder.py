@@ -4,6 +4,7 @@ What is beside the graphs (tokenizer, configuration) is copied as it is; a graph
 keeps its weights in a file beside it, for protobuf can hold no more.
 """
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import openvino
 
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.passes.torch_folder import TOKENIZER
@@ -19,6 +21,7 @@ from gamma_orch.runtimes import Model, ModelError, load
 from gamma_orch.runtimes.folder import Card, Runtime
 
 BESIDE = (*TOKENIZER, "config.json", "generation_config.json")
+_COUNTED = re.compile(r"[A-Za-z]+_\d+(_\d+)?")
 PROTOBUF = 2_000_000_000  # bytes that one protobuf file may hold, with room for the nodes
 
 _WORDS: Mapping[Runtime, str] = {"torch": "PyTorch", "onnxruntime": "ONNX", "openvino": "OpenVINO"}
@@ -64,6 +67,15 @@ def write(model: Any, path: Path) -> None:
     large = model.ByteSize() > PROTOBUF
     data = {"location": path.name + ".data"} if large else {}
     onnx.save_model(model, path, save_as_external_data=large, **data)
+
+
+def write_openvino(model: Any, path: Path, half: bool = False) -> None:
+    """The same graph is the same bytes: a node without a name of its own gets one from a counter of the whole
+    process, which is counted anew here. `half`: constants as float16."""
+    for number, node in enumerate(model.get_ordered_ops()):
+        if _COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}/{number}")
+    openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def copy_beside(source: Path, out: Path) -> None:

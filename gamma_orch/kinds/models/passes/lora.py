@@ -107,8 +107,8 @@ def merged(model: Any, adapter: Path) -> Any:
             return whole.merge_and_unload(safe_merge=True).eval()
     except Exception as error:
         raise Permanent(
-            f"The adapter does not go with this model: {str(error).strip().splitlines()[0][:300]}. "
-            "An adapter can only be merged into the base that it was trained on."
+            f"The adapter does not go with this model: {str(error).strip().splitlines()[0][:300]}. An "
+            "adapter can only be merged into the base that it was trained on."
         ) from error
 
 

@@ -15,8 +15,8 @@ def run(job: Job) -> Json:
     if (base.architecture, base.task) != (said.architecture, said.task):
         raise Permanent(
             f"The adapter is for {said.task} on {said.architecture}, and the model given is "
-            f"{base.architecture} "
-            f"for {base.task}. An adapter can only be merged into the base that it was trained on."
+            f"{base.architecture} for {base.task}. An adapter can only be merged into the base that it was "
+            "trained on."
         )
     if said.base and said.base != torch_folder.digest(folder):
         raise Permanent(

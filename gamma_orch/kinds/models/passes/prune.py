@@ -174,24 +174,22 @@ class _Widths:
             return
         if self.parts.heads is Heads.TIED:
             raise Permanent(
-                f"Heads cannot be taken out of a {kind} model: its configuration ties the width of a "
-                "head to the "
-                "hidden size and the number of heads. Prune `layers` or `ffn` instead."
+                f"Heads cannot be taken out of a {kind} model: its configuration ties the width of a head "
+                "to the hidden size and the number of heads. Prune `layers` or `ffn` instead."
             )
         if self.parts.heads is Heads.LISTED and self.model.can_generate():
             raise Permanent(
-                f"Heads cannot be taken out of a {kind} model that generates: its configuration has no place for "
-                "the width of the smaller cache, and no exported graph could be made of it. Prune `layers` or "
-                "`ffn` instead."
+                f"Heads cannot be taken out of a {kind} model that generates: its configuration has no "
+                "place for the width of the smaller cache, and no graph could be exported. Prune `layers` "
+                "or `ffn` instead."
             )
         was = getattr(config, self.parts.head_count)
         self.group = was // (getattr(config, "num_key_value_heads", None) or was)
         self.count = _number(self.heads, was, "heads", "the attention has", self.group)
         if self.count % self.group:
             raise Permanent(
-                f"`heads` keeps {self.count}, and in this model every {self.group} heads share their "
-                "keys and values: "
-                f"give a multiple of {self.group}."
+                f"`heads` keeps {self.count}, and in this model every {self.group} heads share their keys "
+                f"and values: give a multiple of {self.group}."
             )
         self.facts["heads"] = [was, self.count]
 

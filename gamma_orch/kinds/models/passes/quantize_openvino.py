@@ -56,7 +56,7 @@ def run(job: Job) -> Json:
         else:
             model, calibration = _calibrated(job, model, card)
         layers[role] = _checked(before, model, name)
-        openvino.save_model(model, job.out / name, compress_to_fp16=False)
+        graph_folder.write_openvino(model, job.out / name)
     made = graph_folder.finished(source, job.out, card, precision=only or "int8")
     job.tell("comparing with the model before", None)
     facts = {"layers": layers, **graph_folder.sizes(source, card, job.out, made), **quantized.difference(job)}

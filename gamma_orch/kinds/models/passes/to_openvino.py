@@ -32,7 +32,7 @@ def run(job: Job) -> Json:
         job.tell(f"converting the {role}", None)
         model = converted(source / name)
         nodes[role] = graph_folder.openvino_operators(model)
-        openvino.save_model(model, job.out / names[role], compress_to_fp16=precision == "float16")
+        graph_folder.write_openvino(model, job.out / names[role], half=precision == "float16")
     half = {"precision": "float16"} if precision == "float16" else {}
     made = graph_folder.finished(source, job.out, card, runtime="openvino", graphs=names, **half)
     job.tell("comparing with ONNX", None)

@@ -50,8 +50,8 @@ def card(folder: Path) -> Card:
         raise Permanent(f"The input is not a model folder: {error}.") from None
     if read.runtime != "torch":
         raise Permanent(
-            f"This pass works on PyTorch weights, and the model given is already {read.runtime}. "
-            "Put the pass before the export."
+            f"This pass works on PyTorch weights, and the model given is already {read.runtime}. Put the "
+            "pass before the export."
         )
     return read
 
@@ -128,8 +128,8 @@ def tokenizer(folder: Path) -> Any:
         ) from error
     if not found.is_fast:
         raise Permanent(
-            "The model has no fast tokenizer (tokenizer.json), and training needs one. Convert it once with "
-            "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+            "The model has no fast tokenizer (tokenizer.json), and training needs one. Convert it once "
+            "with transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)."
         )
     return found
 

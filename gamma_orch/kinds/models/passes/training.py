@@ -30,6 +30,11 @@ from gamma_orch.kinds.models.passes.checkpoints import Checkpoints
 CHECKPOINT_SECONDS = 60.0  # between two, unless the validation split is looked at sooner
 _POINTS = 200  # of the loss curve
 _TELL_SECONDS = 0.5
+_SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+}  # transformers' names
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, by weight
 
 # Of the examples with these indices, and how far the training is: from 0 to 1.
@@ -79,9 +84,11 @@ class Course:
         course = cls(**{**defaults, **{name: value for name, value in said.items() if value is not None}})
         if course.metric not in objective.MEASURES[task]:
             raise Permanent(
-                f"earlyStop looks at {course.metric!r}, which {task} does not have; "
-                f"it has: {', '.join(objective.MEASURES[task])}."
+                f"earlyStop looks at {course.metric!r}, which {task} does not have; it has: "
+                f"{', '.join(objective.MEASURES[task])}."
             )
+        if course.schedule not in _SCHEDULES:
+            raise Permanent(f"There is no schedule {course.schedule!r}: {', '.join(_SCHEDULES)}.")
         if course.precision not in ("float32", "bfloat16"):
             raise Permanent(f"There is no precision {course.precision!r} to train in: float32 or bfloat16.")
         return course
@@ -159,13 +166,14 @@ class _Training:
             ],
             lr=course.learning_rate,
             weight_decay=course.weight_decay,
+            fused=True,  # 16 ms a step for the 23 million weights of MiniLM, and 100 ms otherwise
         )
         count = math.ceil(len(lengths) / course.batch)
         self.per_epoch = math.ceil(count / course.accumulate)
         steps = max(1, math.ceil(course.epochs * self.per_epoch - 1e-9))
         self.total = min(steps, course.max_steps or steps)
         schedule = transformers.get_scheduler(
-            course.schedule, self.optimizer, math.ceil(course.warmup * self.total), self.total
+            _SCHEDULES[course.schedule], self.optimizer, math.ceil(course.warmup * self.total), self.total
         )
         self.factor = schedule.lr_lambdas[0]
         self.checkpoints = Checkpoints(
@@ -221,11 +229,9 @@ class _Training:
         if not math.isfinite(value):
             raise Permanent(
                 f"The {what} became {value} at step {self.progress.step + 1} of {self.total}, with a "
-                "learning "
-                f"rate of {rate:.2g}. Try learningRate {self.course.learning_rate / 10:.0e}, a longer "
-                "warmup, "
-                "or precision float32; if it is so from the first step, the weights themselves hold no "
-                "numbers."
+                f"learning rate of {rate:.2g}. Try learningRate {self.course.learning_rate / 10:.0e}, a "
+                "longer warmup, or precision float32; if it is so from the first step, the weights "
+                "themselves hold no numbers."
             )
 
     def _note(self, value: float) -> None:
@@ -241,8 +247,8 @@ class _Training:
             self.told = moment
             left = (moment - self.began) / (now.step - self.first) * (self.total - now.step)
             self.job.tell(
-                f"epoch {self.epoch + 1} of {math.ceil(self.total / self.per_epoch)}, "
-                f"step {now.step} of {self.total}, loss {value:.3g}, {duration(left)} left",
+                f"epoch {self.epoch + 1} of {math.ceil(self.total / self.per_epoch)}, step {now.step} of "
+                f"{self.total}, loss {value:.3g}, {duration(left)} left",
                 now.step / self.total,
             )
 

@@ -248,6 +248,10 @@ class TestWhatIsRefused:
         path.write_bytes(path.read_bytes()[:1000])
         assert "model.safetensors whole" in refused(tmp_path / "job", {}, model=bert, data=reviews)
 
+    def test_a_schedule_there_is_not(self, tmp_path, bert, reviews):
+        said = refused(tmp_path / "job", {"schedule": "sine"}, model=bert, data=reviews)
+        assert "linear, cosine, constant" in said
+
     def test_a_measure_there_is_not(self, tmp_path, bert, reviews):
         said = refused(tmp_path / "job", {"earlyStop": {"metric": "bleu"}}, model=bert, data=reviews)
         assert "accuracy, f1, loss" in said

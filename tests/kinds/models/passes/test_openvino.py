@@ -1,8 +1,10 @@
 """OpenVINO's form, and what NNCF makes of it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from gamma_orch.core.provider import Permanent
@@ -77,9 +79,38 @@ def test_what_is_not_there(workshop: Workshop, tmp_path: Path, params: Any, mess
         carry_out("quantize_openvino", tmp_path / "out", params, model=source)
 
 
-def test_a_graph_of_onnx_runtime_alone_is_refused(workshop: Workshop, tmp_path: Path):
-    fused = workshop.model("bert", "export", ("quantize_weights", {"bits": 4}))
+def test_a_node_that_openvino_does_not_know(workshop: Workshop, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(workshop.model("bert", "export"), folder)
+    model = onnx.load(folder / "model.onnx")
+    next(node for node in model.graph.node if node.op_type == "Erf").domain = "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save(model, folder / "model.onnx")
     with pytest.raises(
         Permanent, match=r"OpenVINO cannot read model.onnx.* put `openvino` right after `export`"
     ):
-        carry_out("to_openvino", tmp_path / "out", model=fused)
+        carry_out("to_openvino", tmp_path / "out", model=folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "params"),
+    [
+        ("bert", ("export",), None),
+        ("t5", ("export",), None),
+        ("bert", ("export", "to_openvino"), {"rows": 8}),
+        ("gpt2", ("export", "to_openvino"), {"weights": "int4", "block": 32}),
+    ],
+)
+def test_the_same_graph_gives_the_same_bytes(
+    workshop: Workshop, tmp_path: Path, kind: Kind, steps: Any, params: Any
+):
+    """OpenVINO names what has no name by a counter of the process, which stands elsewhere each time."""
+    source = workshop.model(kind, *steps)
+    op = "to_openvino" if params is None else "quantize_openvino"
+    made = [tmp_path / "one", tmp_path / "two"]
+    for out in made:
+        carry_out(op, out, params, model=source, data=workshop.data)
+    names = sorted(path.name for path in made[0].iterdir())
+    assert [(made[0] / name).read_bytes() == (made[1] / name).read_bytes() for name in names] == [True] * len(
+        names
+    )

@@ -7,9 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.passes import anatomy, prune
-from gamma_orch.runtimes.folder import Card
+from gamma_orch.runtimes.folder import Card, Task
 from tests.kinds.models.passes.killed import digest
 from tests.kinds.models.passes.small import KINDS, TASK, data, job, small
+from tests.kinds.models.tiny import Kind
 
 CLASSES = {
     "text-classification": transformers.AutoModelForSequenceClassification,
@@ -21,7 +22,7 @@ HEADED = [kind for kind in KINDS if kind != "bart"]
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [11, 9, 7, 5, 6, 8, 10]])
 
 
-def task_of(kind):
+def task_of(kind: Kind) -> Task:
     return TASK.get(kind, "text-classification")
 
 
@@ -89,9 +90,11 @@ def test_columns_that_say_nothing_go_first(importance, model, reviews, tmp_path)
 
 @pytest.mark.parametrize("kind", HEADED)
 def test_heads_that_say_nothing_go_first(kind, tmp_path):
-    task = "text-classification" if kind == "gpt2" else task_of(kind)
+    task: Task = "text-classification" if kind == "gpt2" else task_of(kind)
     model, reviews = small(kind, tmp_path / "m", task), data(tmp_path / "d", task, train=48)
     whole = load(model)
+    if kind == "gpt2":
+        whole.config.pad_token_id = 0  # to classify, it needs one
     for i, (stack, layer) in enumerate(layers(whole)):
         for one in stack.attentions:
             # Of a llama, two heads share a key; of a T5, all layers share the positions.
