@@ -20,9 +20,9 @@ class OrtGraph:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
-        # An arena keeps what the largest batch needed for ever. Measured on a MiniLM in INT8, after batches of
-        # 16 texts of 128 tokens: 144 MB resident with it, 60 to 110 MB without, and the same speed within the
-        # noise (4.0 to 4.3 ms for one text of 32 tokens).
+        # An arena keeps what the largest batch needed for ever. Measured on a MiniLM in INT8, after batches
+        # of 16 texts of 128 tokens: 144 MB resident with it, 60 to 110 MB without, and the same speed
+        # within the noise (4.0 to 4.3 ms for one text of 32 tokens).
         settings.enable_cpu_mem_arena = False
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry("session.inter_op.allow_spinning", "0")

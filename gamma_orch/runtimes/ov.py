@@ -98,7 +98,7 @@ def _compiled(path: Path, threads: int, compute: Compute, change: Callable[[Any]
     if compute != "auto":
         kind = openvino.Type.bf16 if compute == "bfloat16" else openvino.Type.f32
         hints[properties.hint.inference_precision()] = kind
-    _check_weights(path)
+    check_weights(path)
     try:
         model = core.read_model(path)
         change(model)
@@ -114,8 +114,9 @@ def _sizes(shape: Any) -> list[int | None]:
     return [None if size.is_dynamic else size.get_length() for size in shape]
 
 
-def _check_weights(path: Path) -> None:
-    """OpenVINO maps the weights and does not miss what lies behind the end of the file until it is read."""
+def check_weights(path: Path) -> None:
+    """Raises ModelBroken where the weights are cut off: OpenVINO maps them, and misses nothing until it
+    reads."""
     import xml.etree.ElementTree as ET
 
     weights = path.with_suffix(".bin")

@@ -1,6 +1,5 @@
 """A model from YAML to an artifact that an environment points at, with the real passes on a tiny one."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -187,13 +186,24 @@ def test_the_same_recipe_elsewhere_gives_the_same_bytes(built: Path, tmp_path: P
 MEASURES = ("benchmark", "report")  # times are never the same twice
 
 
-def test_mistakes_are_said_at_their_line_before_anything_is_built(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "hint"),
+    [
+        ("dataset: reviews", "dataset: revues", 8, "did you mean 'reviews'?"),
+        ("quantize-dynamic", "quantise-dynamic", 9, "did you mean 'quantize-dynamic'?"),
+        ("learningRate", "learnRate", 8, "did you mean 'learningRate'?"),
+        ("[negative, positive]", "[negative, positive, 3]", 7, ""),
+        ("metric: size, max: 10", "metric: size", 12, ""),
+        ("metric: size", "metric: perplexity", 12, "measured are accuracy"),
+    ],
+)
+def test_a_mistake_is_said_at_its_line_before_anything_is_built(
+    right: str, wrong: str, line: int, hint: str, tmp_path: Path
+) -> None:
     folder = project(tmp_path / "p")
-    edit(folder, "dataset: reviews", "dataset: revues")
-    edit(folder, "quantize-dynamic", "quantise-dynamic")
+    edit(folder, right, wrong)
     done = gamma(folder, "validate", "-e", "dev", "-o", "json")
     assert done.code == 1
-    said = [(one["line"], one["hint"]) for one in done.json["diagnostics"]]
-    assert (9, "did you mean 'reviews'?") in said
-    assert any("quantize-dynamic" in json.dumps(one) for one in done.json["diagnostics"])
+    [said] = [one for one in done.json["diagnostics"] if one["severity"] == "error"]
+    assert (said["line"], said["hint"].startswith(hint)) == (line, True), said
     assert not (folder / ".gamma" / "artifacts").exists()

@@ -53,7 +53,7 @@ def expected(like: Json) -> str:
     if like.get("size"):
         parts.append(f"{like['size'] / 1e6:.1f} MB")
     if like.get("p95"):
-        parts.append(f"p95 {duration(like['p95'])}")
+        parts.append(f"p95 {like['p95'] * 1000:.2g} ms")
     if like.get("quality") is not None:
         parts.append(f"{like['metric']} {like['quality']:.4g}")
     return ", ".join(parts) or "nothing measured"
@@ -84,6 +84,8 @@ def _asked(recipe: Recipe) -> Iterable[Derivation]:
         if recipe.data is not None:
             yield recipe.evaluation(candidate.measured, "validation")
         yield recipe.benchmark(candidate.measured)
+    if recipe.data is not None:  # one of them is proved
+        yield recipe.evaluation(recipe.rungs[0].candidates[0].measured, "test")
 
 
 def _seconds(wanted: Derivation, built: Sequence[Artifact]) -> float | None:

@@ -163,4 +163,6 @@ def _relative(outputs: Json) -> str:
 
 
 def _time(seconds: float | None) -> str:
+    if seconds and seconds < 0.01:
+        return f"{seconds * 1000:.2g} ms"
     return duration(seconds) if seconds else ""

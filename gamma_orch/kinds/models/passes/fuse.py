@@ -16,7 +16,6 @@ from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import graph_folder, parity, quantized
 from gamma_orch.kinds.models.passes.architectures import architecture
-from gamma_orch.runtimes.integrity import CONFIG, read_json
 
 OWN = "com.microsoft"  # where the fused nodes are defined
 ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
@@ -40,7 +39,7 @@ def run(job: Job) -> Json:
             f"ONNX Runtime's tool knows no fusion for {card.architecture} as it is exported. Take `fuse` "
             "out: the runtime fuses what it can when it loads the graph."
         )
-    config = read_json(source / CONFIG)
+    config = graph_folder.config(source)
     fused: dict[str, Json] = {}
     for role, name in card.graphs.items():
         job.tell(f"fusing the {role}", None)

@@ -19,6 +19,9 @@ from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.passes.torch_folder import TOKENIZER
 from gamma_orch.runtimes import Model, ModelError, load
 from gamma_orch.runtimes.folder import Card, Runtime
+from gamma_orch.runtimes.integrity import CONFIG, read_json
+from gamma_orch.runtimes.ov import check_weights
+from gamma_orch.runtimes.text import Text
 
 BESIDE = (*TOKENIZER, "config.json", "generation_config.json")
 _COUNTED = re.compile(r"[A-Za-z]+_\d+(_\d+)?")
@@ -54,6 +57,22 @@ def opened(folder: Path, threads: int) -> Model:
         raise Permanent(str(error)) from error
 
 
+def text(folder: Path, said: Card) -> Text:
+    """Its tokenizer. Raises Permanent where it is broken."""
+    try:
+        return Text(folder, said)
+    except ModelError as error:
+        raise Permanent(str(error)) from error
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Its configuration. Raises Permanent where it is broken."""
+    try:
+        return read_json(folder / CONFIG)
+    except ModelError as error:
+        raise Permanent(str(error)) from error
+
+
 def read(path: Path) -> Any:
     """An ONNX graph. Raises Permanent where the file is cut off."""
     try:
@@ -67,6 +86,15 @@ def write(model: Any, path: Path) -> None:
     large = model.ByteSize() > PROTOBUF
     data = {"location": path.name + ".data"} if large else {}
     onnx.save_model(model, path, save_as_external_data=large, **data)
+
+
+def read_openvino(path: Path) -> Any:
+    """A graph in OpenVINO's form. Raises Permanent where a file is cut off."""
+    try:
+        check_weights(path)
+        return openvino.Core().read_model(path)
+    except (ModelError, RuntimeError) as error:
+        raise Permanent(f"{path.name} cannot be read: {error} Build it anew.") from error
 
 
 def write_openvino(model: Any, path: Path, half: bool = False) -> None:

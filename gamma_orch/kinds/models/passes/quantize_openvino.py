@@ -13,7 +13,6 @@ os.environ.setdefault("NNCF_CI", "1")  # NNCF then reports nothing of its use to
 
 import nncf
 import numpy as np
-import openvino
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
@@ -22,7 +21,6 @@ from gamma_orch.kinds.models.passes import graph_folder, quantized
 from gamma_orch.kinds.models.passes.architectures import Form, architecture
 from gamma_orch.kinds.models.passes.samples import samples
 from gamma_orch.runtimes.folder import Card
-from gamma_orch.runtimes.text import Text
 
 PRESETS = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
 MODES = {"int8": nncf.CompressWeightsMode.INT8_ASYM, "int4": nncf.CompressWeightsMode.INT4_ASYM}
@@ -49,7 +47,7 @@ def run(job: Job) -> Json:
     calibration: dict[str, Json] = {}
     for role, name in card.graphs.items():
         job.tell(f"quantizing the {role}", None)
-        model = openvino.Core().read_model(source / name)
+        model = graph_folder.read_openvino(source / name)
         before = _with_weights(model)
         if only is not None:
             model = _compressed(model, only, job.params)
@@ -83,7 +81,7 @@ def _calibrated(job: Job, model: Any, card: Card) -> tuple[Any, dict[str, Json]]
     preset = params.get("preset", "performance")
     if preset not in PRESETS:
         raise Permanent(f"There is no preset {preset!r}; there are {', '.join(PRESETS)}.")
-    text = Text(job.inputs["model"], card)
+    text = graph_folder.text(job.inputs["model"], card)
     tried = samples(job, text, "train", params.get("rows", 300), params.get("seed", 0))
     inputs = {value.any_name for value in model.inputs}
 

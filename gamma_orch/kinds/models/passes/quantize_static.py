@@ -26,7 +26,6 @@ from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import graph_folder, quantized
 from gamma_orch.kinds.models.passes.architectures import Form, architecture
 from gamma_orch.kinds.models.passes.samples import samples
-from gamma_orch.runtimes.text import Text
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -62,7 +61,7 @@ def run(job: Job) -> Json:
     method = job.params.get("method", "minmax")
     if method not in METHODS:
         raise Permanent(f"There is no calibration method {method!r}; there are {', '.join(METHODS)}.")
-    text = Text(job.inputs["model"], card)
+    text = graph_folder.text(job.inputs["model"], card)
     tried = samples(job, text, "train", job.params.get("rows", 200), job.params.get("seed", 0))
     rows = [row[:LONGEST] for row in text.ids(tried.texts)]
     if method != "minmax":  # the tool puts what it sees of an activation into one array

@@ -57,6 +57,6 @@ def converted(path: Path) -> Any:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise Permanent(
             f"OpenVINO cannot read {path.name}: {lines[-1].rstrip('.')[:300]}. "
-            "A graph with ONNX Runtime's own nodes (fused, or quantized) stays with ONNX Runtime: put "
+            "A graph with nodes of ONNX Runtime's own (fused, or quantized) stays with it: put "
             "`openvino` right after `export`."
         ) from error
