@@ -73,6 +73,9 @@ class Prune(WrittenOut):
     """The width of the feed-forward part to keep, as a number or a share."""
     heads: int | Share | None = None
     """The attention heads to keep in a layer."""
+    importance: Literal["activation", "taylor", "weights"] | None = None
+    """What tells which columns and heads stay: the size of their output, the change of the loss without them
+    (to first order), or their weights alone. Default: taylor with data, weights without."""
 
 
 class Distil(WrittenOut):
@@ -89,7 +92,13 @@ class Distil(WrittenOut):
     hard: float = Field(default=0.3, ge=0, le=1)
     """The weight of the labels beside the teacher's answers."""
     hidden: float = Field(default=1.0, ge=0)
-    """The weight of the last hidden states beside the answers."""
+    """The weight of the hidden states beside the answers."""
+    hidden_layers: Literal["last", "all"] = Field(default="last", alias="hiddenLayers")
+    """Whose hidden states: of the last layer, or of each beside the teacher's at the same share of the depth."""
+    hidden_until: Share | None = Field(default=None, alias="hiddenUntil")
+    """The share of the steps in which their weight falls to nothing. Default: it stays."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls."""
     windows: int = Field(default=0, ge=0)
     """Further pieces of long texts, labelled by the teacher: at most so many a text."""
     length: int = Field(default=128, ge=8)

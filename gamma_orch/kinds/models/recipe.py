@@ -251,8 +251,9 @@ class _Maker:
                     op, runtime = "to_openvino", "openvino"
                 case "export":
                     runtime = "onnxruntime"
-            if op == "sparsify":
-                params["ratio"] = share_of(params["ratio"])
+            for name in ("ratio", "hiddenUntil"):
+                if params.get(name) is not None:
+                    params[name] = share_of(params[name])
             inputs: dict[str, Derivation | Given] = {"model": model}
             if op == "distil":
                 inputs["teacher"] = reference
@@ -264,9 +265,13 @@ class _Maker:
 
 
 TAKES_DATA = frozenset({"quantize_static", "quantize_openvino", "prune", "distil", "trim_vocabulary"})
-# Found on MiniLM and film reviews (docs/models.md tells how): a sixth of the layers and of the feed-forward
-# width goes, and one round over the labels and the teacher's answers brings back more than it took.
-ULTRA_PRUNE: Json = {"layers": {"keep": 0.84, "choose": "spread"}, "ffn": 0.8334}
+# Found on MiniLM and film reviews: a sixth of the layers and of the feed-forward width goes, and one round over
+# the labels and the teacher's answers brings back what they took. docs/models.md has the figures.
+ULTRA_PRUNE: Json = {
+    "layers": {"keep": 0.84, "choose": "spread"},
+    "ffn": 0.8334,
+    "importance": "activation",
+}
 ULTRA_DISTIL: Json = {
     "epochs": 1.0,
     "batch": 32,
@@ -275,4 +280,7 @@ ULTRA_DISTIL: Json = {
     "temperature": 2.0,
     "hard": 0.5,
     "hidden": 0.5,
+    "hiddenUntil": 1.0,
+    "hiddenLayers": "all",
+    "precision": "bfloat16",
 }

@@ -16,11 +16,18 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_each_layer_is_fused_and_answers_the_same(workshop: Workshop, kind: Kind):
-    facts = workshop.facts(kind, "export", "fuse")
+    facts = workshop.facts(kind, "export", "fuse", task="token-classification")
     assert facts["fused"]["model"]["Attention"] == 2
     assert facts["fused"]["model"]["SkipLayerNormalization"] == 4
     assert facts["parity"]["maxDifference"] < 1e-4
     assert "Benchmark both" in facts["warning"]
+
+
+def test_a_last_layer_for_one_token_is_not_fused(workshop: Workshop):
+    """The export of a classifier narrows it, and the tool knows no such attention: it is not counted."""
+    facts = workshop.facts("bert", "export", "fuse")
+    assert facts["fused"]["model"]["Attention"] == 1
+    assert facts["parity"]["maxDifference"] < 1e-4
 
 
 def test_attention_that_is_not_known_is_counted_as_none(workshop: Workshop):
