@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     from gamma_orch.cli.app import app
 
-    known = {command.name for command in (*app.registered_commands, *app.registered_groups)}
+    known = {one.name for one in app.registered_commands} | {one.name for one in app.registered_groups}
     assert known
     named = re.findall(r"(?:`|/|^)gamma ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert not set(named) - known

@@ -32,6 +32,9 @@ class Card:
     pooling: Literal["", "mean", "cls"] = ""  # of an embedder
     normalize: bool = False  # an embedder's vectors have length 1
     max_length: int = 512  # tokens that the model sees at most
+    # What OpenVINO does multiplications in where weights are not quantized. auto: bfloat16 where the
+    # processor has it. A part of what was measured of a model, so it is kept with it.
+    compute: Literal["float32", "bfloat16", "auto"] = "float32"
     base: str = ""  # of an adapter: the digest of the folder it goes with
 
     def write(self, folder: Path) -> None:

@@ -21,8 +21,9 @@ Model = Encoder | Generator
 def load(folder: Path, threads: int = 1, **options: Any) -> Model:
     """Open the model of `folder` with the runtime that its card names, on `threads` threads.
 
-    `options` go to the runtime: `compute` ("float32", "bfloat16", "auto") to OpenVINO, `precision`
-    ("float32", "bfloat16") to PyTorch. Raises ModelBroken where the folder is no whole, safe model.
+    `options` go to the runtime: `compute` ("float32", "bfloat16", "auto") to OpenVINO, in the place of what
+    the card says; `precision` ("float32", "bfloat16") to PyTorch. Raises ModelBroken where the folder is no
+    whole, safe model.
     """
     card = checked(folder)
     if card.runtime == "torch":
@@ -70,14 +71,18 @@ class _Opening:
             return OrtGraph(self._path(role), self.threads, **self.options)
         from gamma_orch.runtimes.ov import OvGraph
 
-        return OvGraph(self._path(role), self.threads, **self.options)
+        return OvGraph(self._path(role), self.threads, **self._for_openvino)
 
     def past(self, role: str) -> Past:
         if self.card.runtime == "onnxruntime":
             return PastInValues(self.graph(role))
         from gamma_orch.runtimes.ov import OvPast
 
-        return OvPast(self._path(role), self.threads, **self.options)
+        return OvPast(self._path(role), self.threads, **self._for_openvino)
+
+    @property
+    def _for_openvino(self) -> Mapping[str, Any]:
+        return {"compute": self.card.compute, **self.options}
 
     def _path(self, role: str) -> Path:
         try:

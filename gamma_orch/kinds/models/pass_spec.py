@@ -56,12 +56,14 @@ class ToOpenvino(WrittenOut):
 class QuantizeOpenvino(WrittenOut):
     name: Literal["quantize-openvino"] = Field(alias="pass")
     """INT8 by NNCF, with ranges found on calibration data."""
-    preset: Literal["performance", "mixed"] = "performance"
+    preset: Literal["performance", "mixed"] = "mixed"
     """Symmetric activations, or asymmetric where that is more exact."""
-    rows: int = Field(default=300, ge=8)
+    rows: int = Field(default=100, ge=8)
     """How many rows of the training split are looked at."""
     weights: Literal["int8", "int4"] | None = None
     """Weights alone, activations as they are."""
+    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the rest is multiplied in. auto: bfloat16 where the processor has it."""
 
 
 class Prune(WrittenOut):
@@ -94,7 +96,7 @@ class Distil(WrittenOut):
     hidden: float = Field(default=1.0, ge=0)
     """The weight of the hidden states beside the answers."""
     hidden_layers: Literal["last", "all"] = Field(default="last", alias="hiddenLayers")
-    """Whose hidden states: of the last layer, or of each beside the teacher's at the same share of the depth."""
+    """Whose hidden states: the last layer's, or each one's beside the teacher's of the same share of depth."""
     hidden_until: Share | None = Field(default=None, alias="hiddenUntil")
     """The share of the steps in which their weight falls to nothing. Default: it stays."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"

@@ -229,7 +229,7 @@ class _Maker:
         data = self.given("optimize")
         if precision == "int4" or self.fields["task"] in GENERATES or data is None:
             return self.derive("quantize_openvino", {"weights": precision}, model=moved)
-        params: Json = {"preset": "performance", "rows": 300}
+        params: Json = {"preset": "mixed", "rows": 100}
         return self.derive("quantize_openvino", params, model=moved, data=data)
 
     def _onnxruntime(self, precision: str, graph: Derivation) -> Derivation:
@@ -237,6 +237,9 @@ class _Maker:
             return graph
         if precision == "int4":
             return self.derive("quantize_weights", {"bits": 4, "block": 32}, model=graph)
+        if self.fields["task"] in GENERATES:
+            # Quantizing activations as they come costs a decoder much of its quality.
+            return self.derive("quantize_weights", {"bits": 8, "block": 32}, model=graph)
         return self.derive("quantize_dynamic", {"perChannel": True}, model=graph)
 
     # --- an explicit list -------------------------------------------------------------------------
@@ -265,8 +268,8 @@ class _Maker:
 
 
 TAKES_DATA = frozenset({"quantize_static", "quantize_openvino", "prune", "distil", "trim_vocabulary"})
-# Found on MiniLM and film reviews: a sixth of the layers and of the feed-forward width goes, and one round over
-# the labels and the teacher's answers brings back what they took. docs/models.md has the figures.
+# Found on MiniLM and film reviews: a sixth of the layers and of the feed-forward width goes, and one round
+# over the labels and the teacher's answers brings back what they took. docs/models.md has the figures.
 ULTRA_PRUNE: Json = {
     "layers": {"keep": 0.84, "choose": "spread"},
     "ffn": 0.8334,

@@ -31,7 +31,8 @@ MULTIPLIES = ("MatMul", "Gather", "Convolution")
 def run(job: Job) -> Json:
     """Parameters: `preset` (performance or mixed), `rows` of the training split (300), `seed` (0),
     `smoothQuant` (NNCF's own choice; -1 turns it off), `biasCorrection` (fast or accurate), `ignored`
-    (names of nodes to leave as they are); or `weights` (int8, int4) with `block` (64)."""
+    (names of nodes to leave as they are); or `weights` (int8, int4) with `block` (64). `compute` (auto): what
+    the rest is multiplied in when the model runs, kept on its card."""
     source = job.inputs["model"]
     card = graph_folder.card(source, "openvino")
     only = job.params.get("weights")
@@ -55,7 +56,8 @@ def run(job: Job) -> Json:
             model, calibration = _calibrated(job, model, card)
         layers[role] = _checked(before, model, name)
         graph_folder.write_openvino(model, job.out / name)
-    made = graph_folder.finished(source, job.out, card, precision=only or "int8")
+    compute = job.params.get("compute", "auto")
+    made = graph_folder.finished(source, job.out, card, precision=only or "int8", compute=compute)
     job.tell("comparing with the model before", None)
     facts = {"layers": layers, **graph_folder.sizes(source, card, job.out, made), **quantized.difference(job)}
     return {**facts, "calibration": calibration} if calibration else facts
