@@ -96,7 +96,7 @@ class Distil(WrittenOut):
     hidden: float = Field(default=1.0, ge=0)
     """The weight of the hidden states beside the answers."""
     hidden_layers: Literal["last", "all"] = Field(default="last", alias="hiddenLayers")
-    """Whose hidden states: the last layer's, or each one's beside the teacher's of the same share of depth."""
+    """Whose hidden states: the last layer's, or each one's beside the teacher's at that share of depth."""
     hidden_until: Share | None = Field(default=None, alias="hiddenUntil")
     """The share of the steps in which their weight falls to nothing. Default: it stays."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
