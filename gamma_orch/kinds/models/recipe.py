@@ -209,7 +209,7 @@ class _Maker:
         taught = self.derive(
             "distil", {**ULTRA_DISTIL, "length": length}, model=pruned, teacher=reference, data=data
         )
-        return self.derive("trim_vocabulary", {"least": 1}, model=taught, data=data)
+        return self.derive("trim_vocabulary", ULTRA_TRIM, model=taught, data=data)
 
     def _on_runtimes(self, precision: str, graph: Derivation) -> list[Candidate]:
         makers = {"openvino": self._openvino, "onnxruntime": self._onnxruntime}
@@ -275,6 +275,7 @@ ULTRA_PRUNE: Json = {
     "ffn": 0.8334,
     "importance": "activation",
 }
+ULTRA_TRIM: Json = {"least": 3}  # how often a token must be there: rarer ones are spelled by their pieces
 ULTRA_DISTIL: Json = {
     "epochs": 1.0,
     "batch": 32,

@@ -35,7 +35,7 @@ def test_the_merged_model_answers_as_base_and_adapter_do(kind, tmp_path):
         wanted, found, before = (
             model(input_ids=ids, **more).logits for model in (with_adapter, merged, plain)
         )
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
     assert (wanted - before).abs().max() > 1e-3  # the adapter says something
     assert Card.read(made.out).graphs == {"model": "model.safetensors"}
     if task == "text-classification":
