@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gamma_orch.cli.contract import EnvironmentOption, Exit, OutputOption, ProjectOption
+from gamma_orch.cli.contract import EnvironmentOption, OutputOption, ProjectOption
 from gamma_orch.core.render import Style
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="What was built, what each environment points at, and how they compare.", no_args_is_help=True
 )
-KEPT = timedelta(days=30)  # what no environment has pointed at for longer may be collected
 
 
 @app.command("ls")
@@ -129,8 +128,6 @@ def gc(
         write(f"  {artifact.recipe.get('op', '?'):<18} {artifact.key[:12]}  {artifact.size / 1e6:8.1f} MB\n")
     verb = "would go" if dry_run else "removed"
     write(f"{len(gone)} artifacts, {size / 1e6:,.0f} MB {verb}.\n")
-    if not gone:
-        raise typer.Exit(Exit.OK)
 
 
 def _store(site: "Site") -> "Artifacts":

@@ -1,7 +1,6 @@
 """Progress of an apply on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from gamma_orch.cli.report import say
 from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.render import duration
-from gamma_orch.engine.progress import Status, StepResult, Watcher
+from gamma_orch.engine.progress import Sparing, Status, StepResult, Watcher
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 # Beyond this many steps, plain output names only what failed and counts the rest.
 LINES = 200
-EVERY_SECONDS = 15.0
 
 
 class Lines:
@@ -25,7 +23,7 @@ class Lines:
     def __init__(self) -> None:
         self._total = 0
         self._ended = 0
-        self._said: dict[int, tuple[str, float]] = {}
+        self._sparing = Sparing()
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.steps)
@@ -40,11 +38,7 @@ class Lines:
         say(f"  {step.address}  {step.opcode.value}: again in {duration(seconds)}: {error}")
 
     def progress(self, step: Step, text: str, fraction: float | None) -> None:
-        """A line where the work goes on to something else, and now and then one of how far it is."""
-        now = time.monotonic()
-        topic, at = self._said.get(step.index, ("", 0.0))
-        if text.partition(":")[0] != topic or now - at >= EVERY_SECONDS:
-            self._said[step.index] = (text.partition(":")[0], now)
+        if self._sparing.worth_saying(step, text):
             say(f"  {step.address}  {text}")
 
     def finished(self, result: StepResult) -> None:

@@ -1,11 +1,14 @@
 """What a run tells whoever watches it: the terminal, a log, a Dagster run. All calls are cheap."""
 
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.plan import Plan, Step
+
+EVERY_SECONDS = 15.0  # of one thing that takes long, a line
 
 
 class Status(StrEnum):
@@ -38,6 +41,23 @@ class Watcher(Protocol):
     def retrying(self, step: Step, error: str, seconds: float) -> None: ...
     def progress(self, step: Step, text: str, fraction: float | None) -> None: ...  # from any thread
     def finished(self, result: StepResult) -> None: ...
+
+
+class Sparing:
+    """What is worth a line of what a long effect says: where it goes on to something else (the text before
+    the colon), and now and then how far it is."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[str, float]] = {}  # by step: about what, and when
+
+    def worth_saying(self, step: Step, text: str) -> bool:
+        """Asked of everything that is said; what is worth it counts as said."""
+        now, topic = time.monotonic(), text.partition(":")[0]
+        before, at = self._said.get(step.index, ("", 0.0))
+        if topic == before and now - at < EVERY_SECONDS:
+            return False
+        self._said[step.index] = (topic, now)
+        return True
 
 
 class Silent:

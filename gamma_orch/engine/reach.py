@@ -8,17 +8,13 @@ from datetime import datetime
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.event import Event, Type
 from gamma_orch.store.database import Database
-from gamma_orch.store.ledger import events, present
+from gamma_orch.store.ledger import events
 
 
 def reachable(database: Database, environments: Iterable[str], since: datetime) -> set[str]:
     """The keys of artifacts that a record names now, or has named at some moment since `since`."""
     found: set[str] = set()
     for environment in environments:
-        ledger, _ = present(database, environment)
-        for entry in ledger.entries.values():
-            if entry.record is not None:
-                found |= keys(entry.record.outputs)
         found |= _named_since(events(database, environment), since)
     return found
 

@@ -26,7 +26,7 @@ from gamma_orch.core.plan import Plan, Step
 from gamma_orch.core.provider import GammaError, Page, Shows
 from gamma_orch.core.render import duration, headline
 from gamma_orch.engine.doors import working
-from gamma_orch.engine.progress import Status, StepResult
+from gamma_orch.engine.progress import Sparing, Status, StepResult
 from gamma_orch.engine.project import SpecsBroken
 from gamma_orch.engine.session import Session, session
 from gamma_orch.orchestration.scene import Scene
@@ -37,7 +37,6 @@ from gamma_orch.store.lease import Sharing
 # machine keeps its lease.
 PATIENCE_SECONDS = 150.0
 STOPPING_SECONDS = 60.0  # for the steps that run when a run is cancelled
-EVERY_SECONDS = 15.0  # of what takes long, a line
 PURPOSE = "Dagster run"  # begins what a run writes into the ledger as its purpose
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class Logged:
     def __init__(self) -> None:
         self.log: logging.Logger | Any = logging.getLogger(__name__)
         self.changes: Mapping[Address, Change] = {}
-        self.said: dict[Address, tuple[str, float]] = {}  # of what, and when
+        self.sparing = Sparing()
 
     def planned(self, plan: Plan) -> None:
         self.changes = {change.address: change for change in plan.changes}
@@ -88,10 +87,7 @@ class Logged:
         self.log.warning(f"{step.address}: {step.opcode.value} again in {duration(seconds)}: {error}")
 
     def progress(self, step: Step, text: str, fraction: float | None) -> None:
-        now = time.monotonic()
-        topic, at = self.said.get(step.address, ("", 0.0))
-        if text.partition(":")[0] != topic or now - at >= EVERY_SECONDS:
-            self.said[step.address] = (text.partition(":")[0], now)
+        if self.sparing.worth_saying(step, text):
             self.log.info(f"{step.address}: {text}")
 
     def finished(self, result: StepResult) -> None:

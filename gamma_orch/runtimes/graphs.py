@@ -66,12 +66,7 @@ class GraphDecoder(Generator):
 class GraphEncoderDecoder(Generator):
     def __init__(self, card: Card, text: Text, marks: Marks, encoder: Graph, decoder: Past) -> None:
         super().__init__(card, text, marks)
-        if marks.start is None:
-            raise ModelBroken(
-                "config.json has no decoder_start_token_id, so nothing says what an output begins with. "
-                "Add it as the model's source has it."
-            )
-        self._start = marks.start
+        self._start = marks.begin
         self._encoder, self._decoder = encoder, decoder
         # The source's keys and values, which stay as they are: by the decoder's name, the encoder's.
         self._source = {

@@ -92,12 +92,7 @@ class TorchDecoder(Generator):
 class TorchEncoderDecoder(Generator):
     def __init__(self, card: Card, text: Text, marks: Marks, module: Any) -> None:
         super().__init__(card, text, marks)
-        if marks.start is None:
-            raise ModelBroken(
-                "config.json has no decoder_start_token_id, so nothing says what an output begins with. "
-                "Add it as the model's source has it."
-            )
-        self._start = marks.start
+        self._start = marks.begin
         self.module = module
 
     def begin(self, input_ids: "np.ndarray", attention_mask: "np.ndarray") -> "tuple[np.ndarray, State]":

@@ -27,6 +27,16 @@ class Marks:
     first: int | None  # what must come right after it, where the model was trained so (BART)
     vocabulary: int
 
+    @property
+    def begin(self) -> int:
+        """`start`; raises ModelBroken where the source does not say it."""
+        if self.start is None:
+            raise ModelBroken(
+                "config.json has no decoder_start_token_id, so nothing says what an output begins with. "
+                "Add it as the model's source has it."
+            )
+        return self.start
+
     @classmethod
     def read(cls, folder: Path) -> "Marks":
         config = read_json(folder / CONFIG)

@@ -1,4 +1,4 @@
-"""The base of this family's specs: where a `${...}` may stand, and where a value must be written out.
+"""The base of many specs: where a `${...}` may stand, and where a value must be written out.
 
 Names, places and definitions are needed before anything is applied, to find the object and to show what
 will become of it; only values that nothing else hangs on may come from another resource or a secret.

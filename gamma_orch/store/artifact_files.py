@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -83,13 +84,24 @@ def take(out: Path) -> tuple[tuple[File, ...], dict[str, Mark]]:
         place.chmod(READ_ONLY)
         with place.open("rb") as file:
             marks[path] = _mark(place)
-            found.append(File(path, marks[path][2], hashlib.file_digest(file, "sha256").hexdigest()))
+            found.append(File(path, marks[path][2], sha256(file)))
             os.fsync(file.fileno())
     for folder in sorted((p for p in out.rglob("*") if p.is_dir()), reverse=True):
         folder.chmod(0o755)  # or an ordinary user could never remove it
         if not any(folder.iterdir()):
             folder.rmdir()
     return tuple(sorted(found, key=lambda file: file.path)), marks
+
+
+def sha256(file: BufferedReader) -> str:
+    """Of an open file's bytes from here on: 64 hex digits."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a whole file: 64 hex digits."""
+    with path.open("rb") as file:
+        return sha256(file)
 
 
 def paths(folder: Path) -> Iterator[str]:
@@ -167,7 +179,7 @@ def _difference(place: Path, file: File) -> str:
         if found.st_size != file.size:
             return f"has {found.st_size} bytes instead of {file.size}"
         with place.open("rb") as opened:
-            now = hashlib.file_digest(opened, "sha256").hexdigest()
+            now = sha256(opened)
     except _MISSING:
         return "is missing"
     if now != file.sha256:

@@ -17,9 +17,9 @@ from typing import TypeVar
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, Tell, Temporary
-from gamma_orch.kinds.models.derivation import Derivation, Given
+from gamma_orch.kinds.models.derivation import Derivation, Given, title
 from gamma_orch.kinds.models.workers import Worker, missing_libraries
-from gamma_orch.store.artifacts import Artifact, Artifacts, Corrupt
+from gamma_orch.store.artifacts import Artifact, Artifacts, Building, Corrupt
 from gamma_orch.store.errors import StoreError
 from gamma_orch.targets import Targets
 
@@ -37,7 +37,6 @@ class Builder:
     tell: Tell
     given: Callable[[str], Artifact]  # the artifact of a digest that another resource has made
     local: Mapping[str, Json] = field(default_factory=dict)  # for LOCAL passes, no part of the key
-    built: list[Artifact] = field(default_factory=list)  # by this builder, in order
 
     def artifact(self, wanted: Derivation) -> Artifact:
         """The artifact of a derivation, found or built. Raises Permanent or Temporary."""
@@ -72,28 +71,31 @@ class Builder:
             if build.found is not None:
                 return build.found
             tell("started")
-            started = time.monotonic()
             params = {**wanted.params, **self.local} if wanted.op in LOCAL else wanted.params
-            facts = self.worker.run(wanted.op, params, inputs, build.out, build.work, tell)
-            seconds = time.monotonic() - started
-            made = build.commit(wanted.recipe, facts, self.environment, seconds, datetime.now(UTC))
-        self.built.append(made)
-        return made
+            return self._made(build, wanted, params, inputs, tell)
 
-    def keep(self, wanted: Derivation, op: str, params: Json, facts: Json) -> Artifact:
-        """The artifact of a derivation whose parameters are what was found out meanwhile: a report."""
+    def keep(self, wanted: Derivation, params: Json, facts: Json) -> Artifact:
+        """The artifact of a derivation whose parameters are what was found out meanwhile: a report.
+        `facts` take the place of the pass's own."""
         with self.store.building(wanted.key) as build:
             if build.found is not None:
                 return build.found
-            started = time.monotonic()
-            self.worker.run(op, params, {}, build.out, build.work, self.tell)
-            seconds = time.monotonic() - started
-            return build.commit(wanted.recipe, facts, self.environment, seconds, datetime.now(UTC))
+            return self._made(build, wanted, params, {}, self.tell, facts)
 
-
-def title(op: str) -> str:
-    """The name of a pass as people write it."""
-    return op.replace("_", "-")
+    def _made(
+        self,
+        build: Building,
+        wanted: Derivation,
+        params: Json,
+        inputs: Mapping[str, Path],
+        tell: Tell,
+        facts: Json = None,
+    ) -> Artifact:
+        started = time.monotonic()
+        said = self.worker.run(wanted.op, params, inputs, build.out, build.work, tell)
+        seconds = time.monotonic() - started
+        told = said if facts is None else facts
+        return build.commit(wanted.recipe, told, self.environment, seconds, datetime.now(UTC))
 
 
 def require_libraries() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gamma_orch.core.canonical import Json, canonical
 from gamma_orch.kinds.models.choice import Candidate, Choice
+from gamma_orch.kinds.models.derivation import title
 
 UNKNOWN = "-"
 _MEASURES: Mapping[str, str] = {
@@ -261,7 +262,7 @@ def _fate(one: Candidate, choice: Choice | None) -> str:
 
 def _lineage(of: Subject) -> Iterator[str]:
     rows = [["pass", "parameters", "artifact"]]
-    rows += [[made.op.replace("_", "-"), _params(made.params), f"`{made.key[:12]}`"] for made in of.lineage]
+    rows += [[title(made.op), _params(made.params), f"`{made.key[:12]}`"] for made in of.lineage]
     if len(rows) > 1:
         yield from _table(rows)
     else:

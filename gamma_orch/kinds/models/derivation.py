@@ -84,6 +84,11 @@ def derive(versions: Versions, op: str, params: Json, **inputs: Derivation | Giv
     return Derivation(op, params, inputs, tools)
 
 
+def title(op: str) -> str:
+    """The name of a pass as people write it."""
+    return op.replace("_", "-")
+
+
 def in_order(*wanted: Derivation) -> Iterator[Derivation]:
     """The derivations and all that they are made from, each once, inputs first."""
     seen: set[str] = set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.change import Impact
 from gamma_orch.core.render import duration
-from gamma_orch.kinds.models.derivation import Derivation, in_order
+from gamma_orch.kinds.models.derivation import Derivation, in_order, title
 from gamma_orch.kinds.models.pointing import built_before
 from gamma_orch.kinds.models.recipe import Recipe
 from gamma_orch.store.artifacts import Artifact, Artifacts
@@ -38,7 +38,7 @@ class Forecast:
         if self.reuse is not None:
             verb = "point" if pointed else "reuse"
             return Impact(note=f"{verb} ({built_before(self.reuse)})")
-        names = list(dict.fromkeys(one.op.replace("_", "-") for one in self.missing))
+        names = list(dict.fromkeys(title(one.op) for one in self.missing))
         said = f"build: {len(self.missing)} passes ({', '.join(names)})"
         if self.seconds is not None:
             said += f", about {duration(self.seconds)}"

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gamma_orch.core.canonical import Json
-
-# What is being done, and how far it is: from 0 to 1, or None where that is not known.
-Tell = Callable[[str, float | None], None]
+from gamma_orch.core.provider import Tell
 
 
 @dataclass(frozen=True, slots=True)

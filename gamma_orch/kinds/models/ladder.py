@@ -15,7 +15,7 @@ from enum import StrEnum
 from gamma_orch.core.canonical import Json
 from gamma_orch.kinds.models.intervals import Interval
 
-ORDER = ("none", "basic", "advanced", "ultra")
+LEVELS = ("none", "basic", "advanced", "ultra")
 
 
 class Kept(StrEnum):
@@ -84,9 +84,9 @@ def fallback(levels: Sequence[LevelResult]) -> Ladder:
     """`levels`: the asked one and those below it, in any order. Raises ValueError for none."""
     if not levels:
         raise ValueError("there is no level to look at")
-    if strange := [one.level for one in levels if one.level not in ORDER]:
-        raise ValueError(f"{strange[0]} is no level; there are: {', '.join(ORDER)}")
-    ordered = sorted(levels, key=lambda one: ORDER.index(one.level), reverse=True)
+    if strange := [one.level for one in levels if one.level not in LEVELS]:
+        raise ValueError(f"{strange[0]} is no level; there are: {', '.join(LEVELS)}")
+    ordered = sorted(levels, key=lambda one: LEVELS.index(one.level), reverse=True)
     sentences, promises = [], {}
     for one in ordered:
         promises[one.level] = dict(_kept(one))

@@ -212,7 +212,6 @@ class ModelSpec(WrittenOut):
     """What must hold before anything points at it."""
 
 
-# What a change in place leaves untouched is decided by content: a model is never altered, only pointed at.
 _DATA = ("finetune", "optimize", "evaluate")
 
 

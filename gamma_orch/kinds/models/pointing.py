@@ -6,7 +6,6 @@ store whether each artifact still is what it was. Both kinds of this family read
 through here; artifacts themselves are never altered, and are removed only by `gamma models gc`.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -17,6 +16,7 @@ from gamma_orch.core.canonical import Json, digest
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
 from gamma_orch.core.provider import Asked, Permanent, Temporary
+from gamma_orch.store.artifact_files import sha256_of
 from gamma_orch.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ class Pointing:
         if not place.is_relative_to(self.root.resolve()):
             return ""
         if place.is_file():
-            return _sha256(place)
+            return sha256_of(place)
         if not place.is_dir():
             return ""
         inside = sorted(p for p in place.rglob("*") if p.is_file())
-        return digest([[str(p.relative_to(place)), _sha256(p)] for p in inside])
+        return digest([[str(p.relative_to(place)), sha256_of(p)] for p in inside])
 
     def pins(self, fields: Fields) -> str:
         """The pin of a `path` source; empty for one that is pinned by its spec.
@@ -142,8 +142,3 @@ def pinned_source(fields: Fields, pin: str) -> dict[str, Any]:
 
 def built_before(artifact: "Artifact") -> str:
     return f"built for {artifact.built_for} at {artifact.built_at[:16].replace('T', ' ')}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,17 +6,15 @@ that keeps none of its promises gives way to the rung below. An explicit list of
 candidate; `auto` is one rung with all of them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.models.derivation import Derivation, Given, Versions, derive
-from gamma_orch.kinds.models.ladder import PROMISES
+from gamma_orch.kinds.models.ladder import LEVELS, PROMISES
 from gamma_orch.kinds.models.source import identity
 from gamma_orch.spec.quantities import share_of
 
-LEVELS = ("none", "basic", "advanced", "ultra")
 GENERATES = ("text-generation", "summarization")
 
 
@@ -44,7 +42,6 @@ class Recipe:
     fields: Fields
     host: str  # fingerprint of the machine that measures
     data: Given | None
-    extra: Mapping[str, Derivation] = field(default_factory=dict)
 
     def evaluation(self, of: Derivation, split: str) -> Derivation:
         """Quality of one model on one split, beside the reference's."""

@@ -16,10 +16,10 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models import figures
 from gamma_orch.kinds.models import gates as gating
-from gamma_orch.kinds.models.building import Builder, title
+from gamma_orch.kinds.models.building import Builder
 from gamma_orch.kinds.models.choice import Budget, Choice, Objective, Shape, choose, pareto
 from gamma_orch.kinds.models.choice import Candidate as Weighed
-from gamma_orch.kinds.models.derivation import Derivation, in_order
+from gamma_orch.kinds.models.derivation import Derivation, in_order, title
 from gamma_orch.kinds.models.figures import Quality
 from gamma_orch.kinds.models.host import probe
 from gamma_orch.kinds.models.ladder import PROMISES, Ladder, LevelResult, fallback
@@ -83,7 +83,7 @@ def select(wanted: Recipe, builder: Builder, address: Address) -> Settled:
         "builtFor": builder.environment,
         "host": str(probe()),
     }
-    report = builder.keep(wanted.choice, "report", {**facts, **told}, facts)
+    report = builder.keep(wanted.choice, {**facts, **told}, facts)
     return Settled(tried.artifact, report, _outputs(report, tried.artifact))
 
 
@@ -115,8 +115,11 @@ class _Search:
     failed: dict[str, str] = field(default_factory=dict)  # candidate -> why it could not be built
     sentences: list[str] = field(default_factory=list)  # what fell back, and why
     rejected: dict[str, list[str]] = field(default_factory=dict)
-    choice: Choice | None = None
+    budget: Budget = field(init=False)
     _qualities: dict[tuple[str, str], Quality | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.budget = budget_of(self.wanted.fields["budget"])
 
     def run(self) -> tuple[Tried, Rung]:
         self.builder.artifact(self.wanted.reference)
@@ -164,24 +167,22 @@ class _Search:
                 self.builder.artifact(self.wanted.benchmark(candidate.measured)).facts,
             )
         except Permanent as error:
-            if self._shared_by_all(candidate):
+            if self._is_only:
                 raise
             self.failed[candidate.name] = str(error)
             return None
         self.tried.append(found)
         return found
 
-    def _shared_by_all(self, candidate: Candidate) -> bool:
+    @property
+    def _is_only(self) -> bool:
         """Whether there is no other candidate to go on with."""
         return sum(len(rung.candidates) for rung in self.wanted.rungs) == 1
 
     def _choose(self, rung: Rung, measured: list[Tried]) -> Choice:
-        budget = budget_of(self.wanted.fields["budget"])
         # Without data only levels that are at parity can be asked for, and their export has proved it.
-        promised = max(rung.quality, budget.relative or 0.0) or None
-        relative = promised if self.wanted.data is not None else None
-        choice = choose([self.weighed(one) for one in measured], replace(budget, relative=relative))
-        self.choice = choice
+        relative = self._promised(rung) or None if self.wanted.data is not None else None
+        choice = choose([self.weighed(one) for one in measured], replace(self.budget, relative=relative))
         for name, why in choice.rejected.items():
             self.rejected[name] = list(why)
         return choice
@@ -196,11 +197,14 @@ class _Search:
         estimate = weighed.relative.value
         return replace(weighed, relative=replace(weighed.relative, low=estimate, high=estimate))
 
+    def _promised(self, rung: Rung) -> float:
+        """The least share of the source's quality: what the level promises, or the budget asks, if more."""
+        return max(rung.quality, self.budget.relative or 0.0)
+
     def _unproved(self, rung: Rung, best: Tried) -> str:
         """Why a promise is not proved on the test split; empty where it is."""
         test = self.quality(best.candidate.measured, "test")
-        budget = budget_of(self.wanted.fields["budget"])
-        least = max(rung.quality, budget.relative or 0.0)
+        least = self._promised(rung)
         if test is None or test.relative is None or least <= 0:
             return ""
         share = test.relative
@@ -224,8 +228,7 @@ class _Search:
         if not self.tried:
             why = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
             return Permanent(f"No candidate could be built. {why}")
-        budget = budget_of(self.wanted.fields["budget"])
-        choice = choose([self.weighed(one) for one in self.tried], budget)
+        choice = choose([self.weighed(one) for one in self.tried], self.budget)
         nearest = choice.nearest or "each fails on the test split: " + "; ".join(self.sentences)
         return OutOfBudget(f"No candidate is inside the budget; {nearest}. Widen the budget.")
 

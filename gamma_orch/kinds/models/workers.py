@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Self
 
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.provider import Permanent, Temporary
-from gamma_orch.kinds.models.job import Tell
+from gamma_orch.core.provider import Permanent, Tell, Temporary
+from gamma_orch.kinds.models.derivation import title
 
-ERRORS_KEPT = 40  # lines of standard error, for whoever looks for a defect
 LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino")
 
 
@@ -99,8 +98,7 @@ class Worker:
         if "defect" in answer:
             self._note(answer["trace"])
             raise Permanent(
-                f"The pass {op.replace('_', '-')} failed: {answer['defect']}. "
-                f"The whole error is in {self._log}."
+                f"The pass {title(op)} failed: {answer['defect']}. The whole error is in {self._log}."
             )
         if self._stopped.is_set():
             raise Stopped("stopped before it was done")
@@ -109,8 +107,7 @@ class Worker:
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         memory = " (often: not enough memory)" if code == -9 else ""
         raise Temporary(
-            f"The process of the pass {op.replace('_', '-')} ended {how}{memory}. "
-            f"What it last said is in {self._log}."
+            f"The process of the pass {title(op)} ended {how}{memory}. What it last said is in {self._log}."
         )
 
     def _started(self) -> subprocess.Popen[str]:

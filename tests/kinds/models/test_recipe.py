@@ -6,8 +6,9 @@ import pytest
 
 from gamma_orch.core.kind import Fields
 from gamma_orch.kinds.models.derivation import TOOLS, Derivation, in_order
+from gamma_orch.kinds.models.ladder import LEVELS
 from gamma_orch.kinds.models.pointing import pinned_source
-from gamma_orch.kinds.models.recipe import LEVELS, Recipe, recipe
+from gamma_orch.kinds.models.recipe import Recipe, recipe
 from tests.kinds.models.specs import DIGEST, fields, model
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gamma_orch.store.artifact_files import sha256_of
+
 CHUNK = 1 << 20
 
 
@@ -26,17 +28,12 @@ class Brought:
     hashes: Mapping[str, str] = field(default_factory=dict)  # sha256 of those files that were checked
 
     def sha256(self, name: str) -> str:
-        return self.hashes.get(name) or sha256(self.files[name])
+        return self.hashes.get(name) or sha256_of(self.files[name])
 
     def digest(self, names: Iterable[str]) -> str:
         """sha256 over the names and contents of these files, whatever their order: 64 hex digits."""
         lines = "".join(f"{self.sha256(name)}  {name}\n" for name in sorted(names))
         return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def megabytes(count: float) -> str:

@@ -15,8 +15,9 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import licences, sources
-from gamma_orch.kinds.models.passes.brought import Brought, sha256
+from gamma_orch.kinds.models.passes.brought import Brought
 from gamma_orch.kinds.models.passes.pickles import PICKLES, refusal
+from gamma_orch.store.artifact_files import sha256_of
 
 # Endings that tell the format; any other is kept as it is, and `format` must be given later.
 KNOWN = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -35,7 +36,7 @@ def run(job: Job) -> Json:
     return {
         "file": target.name,
         "bytes": target.stat().st_size,
-        "sha256": sha256(target),
+        "sha256": sha256_of(target),
         "source": brought.where,
         **licences.facts(brought),
     }

@@ -36,22 +36,10 @@ from gamma_orch.kinds.models.passes import (
 )
 from gamma_orch.kinds.models.passes.brought import Brought
 from gamma_orch.kinds.models.passes.pickles import PICKLES, refusal
+from gamma_orch.kinds.models.passes.torch_folder import TOKENIZER
 from gamma_orch.runtimes.folder import Card
 
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
-# What of it is kept: tokenizer.json has the vocabulary already.
+# What of the tokenizer is kept: tokenizer.json has the vocabulary already.
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # What tokenizer_config.json would still say of cutting and padding, and where the source lay.
 _CUTTING = ("name_or_path", "max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
@@ -90,7 +78,7 @@ def _refuse(brought: Brought) -> None:
 def _safetensors(job: Job, brought: Brought, names: list[str]) -> Json:
     config = accepted.config(brought.files, brought.where)
     accepted.check(config["model_type"], job.params["task"])
-    names = [*names, *(name for name in (*_BESIDE, *_TOKENIZER) if name in brought.files)]
+    names = [*names, *(name for name in (*_BESIDE, *TOKENIZER) if name in brought.files)]
     folder = _staged(job, brought, names)
     job.tell("loading the weights", None)
     tokenizer = _tokenizer(folder, brought)
@@ -123,7 +111,7 @@ def _onnx(job: Job, brought: Brought) -> Json:
     graphs, names, graph = onnx_source.copy(
         brought.files, onnx_source.graphs(brought.files, brought.where), job.out
     )
-    names += [name for name in (*_BESIDE, *_TOKENIZER) if name in brought.files]
+    names += [name for name in (*_BESIDE, *TOKENIZER) if name in brought.files]
     folder = _staged(job, brought, [name for name in names if "." in name and not name.endswith(".onnx")])
     with _as_permanent(brought, "config.json cannot be used"):
         loaded = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -171,7 +159,7 @@ def _only(name: str, names: list[str]) -> bool:
 
 
 def _tokenizer(folder: Path, brought: Brought) -> Any:
-    if not any((folder / name).is_file() for name in _TOKENIZER if name != "tokenizer_config.json"):
+    if not any((folder / name).is_file() for name in TOKENIZER if name != "tokenizer_config.json"):
         raise Permanent(
             f"{brought.where} has no tokenizer, and a model is of no use without its own. Put "
             "tokenizer.json of the "

@@ -18,8 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from gamma_orch.core.provider import Permanent, Temporary
-from gamma_orch.kinds.models.job import Tell
+from gamma_orch.core.provider import Permanent, Tell, Temporary
 from gamma_orch.kinds.models.passes.pickles import PICKLES, refusal
 
 # What a model needs; what a data set has.

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.passes import torch_folder
+from gamma_orch.kinds.models.passes.accepted import CLASSIFIES
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL = "all-linear"
@@ -114,7 +115,7 @@ def merged(model: Any, adapter: Path) -> Any:
 
 def _head(model: Any, news: set[str], task: str) -> list[str]:
     """The modules that learn whole: what stands on the body of a classifier, and what is new in the body."""
-    if task not in torch_folder.CLASSIFIES:
+    if task not in CLASSIFIES:
         return []
     head = set(torch_folder.heads(model))
     return sorted(head | {n.rpartition(".")[0] for n in news if n.partition(".")[0] not in head})

@@ -20,10 +20,10 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 from gamma_orch.core.diagnostic import did_you_mean
-from gamma_orch.core.provider import Permanent, Temporary
-from gamma_orch.kinds.models.job import Tell
+from gamma_orch.core.provider import Permanent, Tell, Temporary
 from gamma_orch.kinds.models.passes import archives, licences
-from gamma_orch.kinds.models.passes.brought import Brought, sha256
+from gamma_orch.kinds.models.passes.brought import Brought
+from gamma_orch.store.artifact_files import sha256_of
 
 PATIENCE = 1800  # seconds for one pip; its own timeouts are much shorter
 _PINNED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)")
@@ -141,7 +141,7 @@ def _below(name: str, file: str) -> str | None:
 
 def _compare(package: Pin, name: str, path: Path, recorded: str, advice: str) -> str:
     wanted = base64.urlsafe_b64decode(recorded + "=" * (-len(recorded) % 4)).hex()
-    found = sha256(path)
+    found = sha256_of(path)
     if found != wanted:
         raise Permanent(
             f"{name} of {package} is not what the package shipped: its sha256 is {found}, "

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import did_you_mean
-from gamma_orch.core.provider import Permanent
-from gamma_orch.kinds.models.job import Job, Tell
+from gamma_orch.core.provider import Permanent, Tell
+from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import archives, licences, package_source, url_source
-from gamma_orch.kinds.models.passes.brought import Brought, sha256
+from gamma_orch.kinds.models.passes.brought import Brought
+from gamma_orch.store.artifact_files import sha256_of
 
 MOST = 64 << 30  # bytes that a source may bring unless it says otherwise
 _KINDS: dict[str, set[str]] = {
@@ -171,7 +172,7 @@ def _hashed(brought: Brought, wanted: Any) -> Brought:
     if len(brought.files) != 1:
         raise Permanent(f"{brought.where} is a folder, and `sha256` is of a single file. Leave it out.")
     ((name, path),) = brought.files.items()
-    found = brought.hashes.get(name) or sha256(path)
+    found = brought.hashes.get(name) or sha256_of(path)
     if found != str(wanted).lower():
         raise Permanent(
             f"{brought.where} is not the file that the spec means: its sha256 is {found}, "

@@ -5,7 +5,6 @@ the same weights are the same bytes. The tokenizer's files are copied as they ar
 """
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ import transformers
 from safetensors import SafetensorError
 
 from gamma_orch.core.provider import Permanent, Temporary
+from gamma_orch.kinds.models.passes.accepted import CLASSES, CLASSIFIES
 from gamma_orch.runtimes.folder import Card
-from gamma_orch.store.artifact_files import File, digest_of, paths
+from gamma_orch.store.artifact_files import File, digest_of, paths, sha256_of
 
 TOKENIZER = (
     "tokenizer.json",
@@ -32,14 +32,6 @@ TOKENIZER = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-_CLASSES = {
-    "text-classification": transformers.AutoModelForSequenceClassification,
-    "token-classification": transformers.AutoModelForTokenClassification,
-    "embeddings": transformers.AutoModel,
-    "text-generation": transformers.AutoModelForCausalLM,
-    "summarization": transformers.AutoModelForSeq2SeqLM,
-}
-CLASSIFIES = ("text-classification", "token-classification")
 
 
 def card(folder: Path) -> Card:
@@ -82,7 +74,7 @@ def _load(folder: Path, said: Card, more: dict[str, Any]) -> tuple[Any, set[str]
         }
     try:
         with quiet():
-            model, info = _CLASSES[said.task].from_pretrained(
+            model, info = CLASSES[said.task].from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -91,7 +83,7 @@ def _load(folder: Path, said: Card, more: dict[str, Any]) -> tuple[Any, set[str]
                 **more,
             )
     except KeyError:
-        raise Permanent(f"There is no task {said.task!r}; there are: {', '.join(_CLASSES)}.") from None
+        raise Permanent(f"There is no task {said.task!r}; there are: {', '.join(CLASSES)}.") from None
     except Exception as error:
         raise Permanent(
             f"The weights in {folder.name} cannot be loaded for {said.task} as {said.architecture}: "
@@ -155,13 +147,9 @@ def to_disk(place: Path) -> Iterator[None]:
 
 def digest(folder: Path) -> str:
     """The digest of a folder's content, as the artifact store gives it."""
-    found = []
-    for path in paths(folder):
-        with (folder / path).open("rb") as file:
-            found.append(
-                File(path, (folder / path).stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-            )
-    return digest_of(found)
+    return digest_of(
+        [File(path, (folder / path).stat().st_size, sha256_of(folder / path)) for path in paths(folder)]
+    )
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

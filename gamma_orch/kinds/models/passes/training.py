@@ -22,8 +22,8 @@ import torch
 import transformers
 
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.provider import Permanent
-from gamma_orch.kinds.models.job import Job, Tell
+from gamma_orch.core.provider import Permanent, Tell
+from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import batches, checkpoints, objective
 from gamma_orch.kinds.models.passes.checkpoints import Checkpoints
 

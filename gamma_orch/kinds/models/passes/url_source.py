@@ -13,9 +13,9 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from gamma_orch.core.provider import Permanent, Temporary
-from gamma_orch.kinds.models.job import Tell
-from gamma_orch.kinds.models.passes.brought import CHUNK, megabytes, sha256
+from gamma_orch.core.provider import Permanent, Tell, Temporary
+from gamma_orch.kinds.models.passes.brought import CHUNK, megabytes
+from gamma_orch.store.artifact_files import sha256_of
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 4  # connections in one call; each goes on where the last one ended
@@ -29,14 +29,14 @@ def download(url: str, wanted: str, folder: Path, most: int, tell: Tell, pause: 
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2] or "file"
     whole, part = folder / name, folder / f"{name}.part"
     folder.mkdir(parents=True, exist_ok=True)
-    if whole.is_file() and sha256(whole) == wanted:
+    if whole.is_file() and sha256_of(whole) == wanted:
         return whole
     joined = _whole(url, shown, part, most, tell, pause)
-    found = sha256(part)
+    found = sha256_of(part)
     if found != wanted and joined:
         part.unlink()
         _whole(url, shown, part, most, tell, pause)
-        found = sha256(part)
+        found = sha256_of(part)
     if found == wanted:
         part.rename(whole)
         return whole
