@@ -120,7 +120,7 @@ def _needs_data(spec: Json, measured: str | None, tuned: str | None) -> Iterator
                 yield NO_DATA, ("gates", number, "metric"), message, why
     if tuned is None:
         for number, one in enumerate(spec["optimize"]["passes"]):
-            if one["pass"] in NEEDS_DATA:
+            if one["pass"] in NEEDS_DATA and one.get("least") != 0:
                 message = f"the pass {one['pass']} needs data to work with"
                 yield NO_DATA, ("optimize", "passes", number), message, "write `data: ...` below optimize"
 

@@ -114,8 +114,8 @@ class Distil(WrittenOut):
 class TrimVocabulary(WrittenOut):
     name: Literal["trim-vocabulary"] = Field(alias="pass")
     """Keep only the tokens that the training split has."""
-    least: int = Field(default=1, ge=1)
-    """How often a token must be there to stay."""
+    least: int = Field(default=1, ge=0)
+    """How often a token must be there to stay. 0: all stay but those that no text can come to."""
 
 
 class Sparsify(WrittenOut):

@@ -38,9 +38,11 @@ def test_the_chain_of_an_int8_model():
     assert [rung.level for rung in found.rungs] == ["advanced", "basic", "none"]
     openvino, onnx = found.rungs[0].candidates
     assert ops(openvino.built) == [
-        "fetch_model", "finetune", "merge", "export", "to_openvino", "quantize_openvino",
+        "fetch_model", "finetune", "merge", "trim_vocabulary", "export", "to_openvino", "quantize_openvino",
     ]  # fmt: skip
-    assert ops(onnx.built) == ["fetch_model", "finetune", "merge", "export", "quantize_dynamic"]
+    assert ops(onnx.built) == [
+        "fetch_model", "finetune", "merge", "trim_vocabulary", "export", "quantize_dynamic",
+    ]  # fmt: skip
     assert ops(found.reference) == ["fetch_model", "finetune", "merge"]
 
 

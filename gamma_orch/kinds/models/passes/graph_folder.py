@@ -25,6 +25,7 @@ from gamma_orch.runtimes.text import Text
 
 BESIDE = (*TOKENIZER, "config.json", "generation_config.json")
 _COUNTED = re.compile(r"[A-Za-z]+_\d+(_\d+)?")
+_BETWEEN = re.compile(r">\s+<")
 PROTOBUF = 2_000_000_000  # bytes that one protobuf file may hold, with room for the nodes
 
 _WORDS: Mapping[Runtime, str] = {"torch": "PyTorch", "onnxruntime": "ONNX", "openvino": "OpenVINO"}
@@ -104,6 +105,8 @@ def write_openvino(model: Any, path: Path, half: bool = False) -> None:
         if _COUNTED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}/{number}")
     openvino.save_model(model, path, compress_to_fp16=half)
+    # A fifth of the file is what is between the tags, for readers that are not there.
+    path.write_text(_BETWEEN.sub("><", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def copy_beside(source: Path, out: Path) -> None:

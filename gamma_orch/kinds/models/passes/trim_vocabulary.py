@@ -1,17 +1,19 @@
 """Keep only the tokens that the data has, and shrink the embeddings with the vocabulary.
 
-Inputs `model` and `data`.
+Inputs `model`, and `data` unless `least` is 0.
 
 Kept are the tokens seen at least `least` (1) times in the train split, those of the texts in `extra`, the
 special and added ones, every single character and every byte: so any text can still be encoded, in more
 tokens where something was dropped. A text all of whose tokens stay is encoded as before, and gets the same
-logits. The kept tokens are numbered anew in their old order. tokenizer.json then stands alone; vocab.txt and
-the like are left out.
+logits. Dropped in any case is what no text can come to (`reachable`); with `least` 0 that alone, so every
+text is encoded as before, and a model that has no such token stays as it is, byte by byte. The kept tokens
+are numbered anew in their old order. tokenizer.json then stands alone; vocab.txt and the like are left out.
 """
 
 import copy
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
 from gamma_orch.kinds.models.passes import batches, torch_folder, training
+from gamma_orch.kinds.models.passes.reachable import unreachable
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _KINDS = ("WordPiece", "BPE", "Unigram")
@@ -33,24 +36,34 @@ _CHUNK = 1000  # texts encoded between two reports
 
 def run(job: Job) -> Json:
     """Raises Permanent for a tokenizer whose vocabulary cannot be cut."""
-    folder, data = job.inputs["model"], job.inputs["data"]
+    folder, least = job.inputs["model"], job.params.get("least", 1)
     card = torch_folder.card(folder)
     path = folder / "tokenizer.json"
     if not path.is_file():
+        if not least:
+            return _untouched(job)
         raise Permanent("The vocabulary can only be trimmed in tokenizer.json, and the model has none.")
     body = json.loads(path.read_text(encoding="utf-8"))
     kind = body["model"].get("type") or "BPE"
-    if kind not in _KINDS:
+    if kind not in _KINDS and least:
         raise Permanent(
             f"The model's tokenizer is a {kind} one, whose vocabulary cannot be trimmed; "
             f"{', '.join(_KINDS)} can be."
         )
     tokenizer = _tokenizer(path)
-    counts = _counts(job, tokenizer, batches.rows(data, "train", card.task))
+    never = unreachable(tokenizer, body)
+    if not least and not never:
+        return _untouched(job)
     with training.settled(job.threads, 0):
         model = torch_folder.load(folder, card)
         size = model.get_input_embeddings().weight.shape[0]
-        ids = _kept(body, tokenizer, counts, job.params, model)
+        if least:
+            counts = _counts(job, tokenizer, batches.rows(job.inputs["data"], "train", card.task))
+            seen = {i for i, count in counts.items() if count >= least}
+            ids = _kept(body, tokenizer, seen, never, job.params, model)
+        else:
+            never -= _special(model)
+            ids = sorted(i for i in tokenizer.get_vocab().values() if i not in never)
         if ids[-1] >= size:
             raise Permanent(
                 f"The tokenizer has tokens up to {ids[-1]}, and the model has embeddings for {size} only: "
@@ -71,11 +84,17 @@ def run(job: Job) -> Json:
         if name not in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
             (job.out / name).unlink(missing_ok=True)
     _write_tokenizer(body, number, job.out)
-    return {
-        "vocabulary": [size, len(ids)],
-        "bytesSaved": _bytes(folder) - _bytes(job.out),
-        "validation": _held_out(job, tokenizer, number, batches.rows(data, "validation", card.task)),
-    }
+    facts: Json = {"vocabulary": [size, len(ids)], "bytesSaved": _bytes(folder) - _bytes(job.out)}
+    if least:
+        held_out = batches.rows(job.inputs["data"], "validation", card.task)
+        facts["validation"] = _held_out(job, tokenizer, number, held_out)
+    return facts
+
+
+def _untouched(job: Job) -> Json:
+    for path in job.inputs["model"].iterdir():
+        shutil.copyfile(path, job.out / path.name)
+    return {"bytesSaved": 0}
 
 
 def _tokenizer(path: Path) -> Any:
@@ -112,19 +131,18 @@ def _counts(job: Job, tokenizer: Any, rows: list[Json]) -> Counter[int]:
     return counts
 
 
-def _kept(body: Json, tokenizer: Any, counts: Counter[int], params: Json, model: Any) -> list[int]:
+def _kept(body: Json, tokenizer: Any, seen: set[int], never: set[int], params: Json, model: Any) -> list[int]:
     """The ids that stay, ascending."""
     vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-    least = params.get("least") or 1
-    keep = {i for i, count in counts.items() if count >= least}
-    keep |= {token["id"] for token in body.get("added_tokens") or []}
-    keep |= {i for i in _special(model) if tokenizer.id_to_token(i) is not None}
     prefix = body["model"].get("continuing_subword_prefix") or ""
-    keep |= {
+    keep = seen | {
         i
         for token, i in vocabulary.items()
         if len(token) == 1 or len(token.removeprefix(prefix)) == 1 or _BYTE.fullmatch(token)
     }
+    keep -= never
+    keep |= {token["id"] for token in body.get("added_tokens") or []}
+    keep |= {i for i in _special(model) if tokenizer.id_to_token(i) is not None}
     for text in params.get("extra") or []:
         keep |= {vocabulary[text]} if text in vocabulary else set()
         keep |= set(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -121,6 +121,35 @@ def test_how_often_and_what_besides(tmp_path):
     assert sizes["often"] < sizes["more"] < sizes["all"]
 
 
+def test_what_no_text_can_come_to_goes_without_data_and_no_answer_changes(tmp_path):
+    model = small("bert", tmp_path / "m", vocab_size=300)
+    path = model / "tokenizer.json"
+    body = json.loads(path.read_text())
+    vocabulary = body["model"]["vocab"]
+    for word in ("[unused1]", "##山"):
+        vocabulary[word] = len(vocabulary)
+    film = vocabulary["film"]  # numbers after the gap move up
+    vocabulary["film"], vocabulary["[unused1]"] = vocabulary["[unused1]"], film
+    path.write_text(json.dumps(body))
+    made = job(tmp_path / "job", {"least": 0}, model=model)
+    facts = trim_vocabulary.run(made)
+    assert facts["vocabulary"] == [300, len(vocabulary) - 2]
+    (old, old_tokenizer), (new, new_tokenizer) = loaded(model), loaded(made.out)
+    for text in (*SEEN, STRANGE):
+        was, now = old_tokenizer(text).input_ids, new_tokenizer(text).input_ids
+        assert new_tokenizer.convert_ids_to_tokens(now) == old_tokenizer.convert_ids_to_tokens(was)
+        wanted = logits(old, torch.tensor([was]))
+        torch.testing.assert_close(logits(new, torch.tensor([now])), wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("bert", "distilbert")])
+def test_a_model_whose_tokens_can_all_be_reached_stays_as_it_is(tmp_path, kind):
+    model = small(kind, tmp_path / "m", TASK.get(kind, "text-classification"))
+    made = job(tmp_path / "job", {"least": 0}, model=model)
+    assert trim_vocabulary.run(made) == {"bytesSaved": 0}
+    assert digest(made.out) == digest(model)
+
+
 def test_an_unknown_token_counts_as_such(tmp_path):
     model, reviews = small("bert", tmp_path / "m"), data(tmp_path / "d")
     (reviews / "validation.jsonl").write_text(json.dumps({"text": "film 漢字", "label": "positive"}) + "\n")
