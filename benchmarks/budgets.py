@@ -10,6 +10,7 @@ stands below the table.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=ROOT / ".gamma" / "benchmarks" / "models")
     keep = parser.parse_args().keep.resolve()
     write_budgets(keep)
-    command = [sys.executable, "-m", "gamma_orch.cli", "apply", "-e", "dev", "--yes", "-C", str(keep)]
+    said = ["apply", "-e", "dev", "--yes", "-C", str(keep), "-o", "json"]
+    command = [sys.executable, "-m", "gamma_orch.cli", *said]
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=sys.stderr, check=False)
     store = Artifacts(str(keep / ".gamma" / "artifacts"), keep / ".gamma" / "builds")
     pointers = {address: body for (_, address), body in store.pointers().items()}
@@ -96,7 +98,9 @@ def main() -> None:
             f"| {name} | {picked} | {ours:.4g} | {best} | {figure:.4g} | {len(table)} | "
             f"{', '.join(report.facts['pareto'])} |"
         )
-    print("\n".join(line for line in done.stdout.splitlines() if "budget" in line))
+    for step in json.loads(done.stdout)["steps"]:
+        if step["error"]:
+            print(f"\n{step['address']}: {step['error']}")
 
 
 if __name__ == "__main__":
