@@ -91,8 +91,8 @@ $(VENV)/.core: $(VENV)/.place pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.core pyproject.toml constraints.txt
-	@echo "installing what builds models into $(VENV): torch and its kin, a gigabyte or two"
-	@$(PIP) install -c constraints.txt -e '.[models]'
+	@echo "installing what builds and serves models into $(VENV): torch and its kin, a gigabyte or two"
+	@$(PIP) install -c constraints.txt -e '.[models,serving]'
 	@touch $@
 
 $(VENV)/.dagster: $(VENV)/.core pyproject.toml constraints.txt

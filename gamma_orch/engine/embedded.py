@@ -1,4 +1,5 @@
-"""The embedded servers of an environment: which there are, stopping them, deleting their data."""
+"""What runs on this machine for an environment: PostgreSQL, Valkey, and the services under the supervisor.
+Which there are, stopping them, deleting their data."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,6 +7,17 @@ from pathlib import Path
 
 from gamma_orch.engine.converge import Site
 from gamma_orch.targets.embedded_postgres import EmbeddedPostgres, State
+from gamma_orch.targets.embedded_valkey import EmbeddedValkey
+from gamma_orch.targets.supervised import Supervised, Supervisor
+
+
+def valkeys(state: Path, environment: str) -> list[EmbeddedValkey]:
+    homes = sorted(home for home in (state / environment).glob("valkey-*") if home.is_dir())
+    return [EmbeddedValkey(home) for home in homes]
+
+
+def supervisor(state: Path, environment: str) -> Supervisor:
+    return Supervisor(state / environment / "supervisor")
 
 
 def servers(state: Path, environment: str) -> list[EmbeddedPostgres]:
@@ -21,9 +33,27 @@ def running(site: Site) -> Iterator[str]:
         if server.state() is State.RUNNING:
             yield f"PostgreSQL {name!r} of {site.environment} runs on 127.0.0.1:{server.server().port}"
             yield f"  user gamma; password in {server.home / 'password'}; log in {server.log}"
+    state = site.world.targets.state
+    for valkey in valkeys(state, site.environment):
+        if valkey.state() is State.RUNNING:
+            yield f"Valkey of {site.environment} runs on {valkey.socket}; log in {valkey.log}"
+    services = supervisor(state, site.environment)
+    if services.running():
+        for program in Supervised(services).programs():
+            yield f"{program.name} of {site.environment} answers on http://{program.host}:{program.port}"
+            yield f"  {program.workers} workers; logs in {services.home / 'logs'}"
 
 
 def stop(state: Path, environment: str) -> Iterator[str]:
+    """The services first: they use what the others have."""
+    services = supervisor(state, environment)
+    if services.running():
+        yield f"Draining and stopping the services of {environment}."
+    services.stop()  # and workers that a killed supervisord has left
+    for valkey in valkeys(state, environment):
+        if valkey.state() is State.RUNNING:
+            yield f"Stopping Valkey of {environment}."
+            valkey.stop()
     for server in servers(state, environment):
         name = server.home.name.removeprefix("postgres-")
         if server.state() is State.RUNNING:
@@ -35,6 +65,9 @@ def stop(state: Path, environment: str) -> Iterator[str]:
 
 def forget(state: Path, environment: str) -> Iterator[str]:
     """Delete the servers' data and the generated secrets of one environment. The ledger stays."""
+    supervisor(state, environment).destroy()
+    for valkey in valkeys(state, environment):
+        valkey.destroy()
     for server in servers(state, environment):
         server.destroy()
     shutil.rmtree(state / environment, ignore_errors=True)

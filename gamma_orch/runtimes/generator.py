@@ -7,7 +7,7 @@ token and keeps what the model must remember in a `State`. A runtime gives these
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gamma_orch.runtimes.batching import Side, batched, padded
 from gamma_orch.runtimes.folder import Card
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH = 8
 GREEDY = Sampling()
+Finish = Literal["", "stop", "length"]  # not yet, at an end token, at the limit
 
 
 @dataclass(slots=True)
@@ -27,6 +28,39 @@ class State:
 
     mask: "np.ndarray"  # int64 [rows, tokens so far]: of the prompt and what came after; of the source text
     memory: Any  # past keys and values, in the runtime's own form
+
+
+class Writing:
+    """One text while it is written: an iterator over its pieces, one a token; "" where a character is not
+    whole yet. Whoever stops asking stops the writing."""
+
+    def __init__(
+        self, tokens: Iterator[list[int | None]], text: Text, prompt: Ids, seen: Ids, most: int
+    ) -> None:
+        """`seen`: the part of the prompt that what is written goes on from."""
+        self._tokens = tokens
+        self._text = text
+        self._pieces = text.pieces(seen)
+        self._most = most
+        self.read = len(prompt)  # tokens
+        self.ids: Ids = []  # what is written so far
+        self.finish: Finish = ""
+
+    @property
+    def text(self) -> str:
+        """All of it so far, as `generate` gives it."""
+        return self._text.text(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for (token,) in self._tokens:
+            if token is not None:
+                self.ids.append(token)
+                return self._pieces.add(token)
+        self.finish = "length" if len(self.ids) == self._most else "stop"
+        raise StopIteration
 
 
 class Generator(ABC):
@@ -85,11 +119,13 @@ class Generator(ABC):
 
     def stream(self, prompt: str, max_new_tokens: int = 64, sampling: Sampling = GREEDY) -> Iterator[str]:
         """The same as `generate` for one prompt, piece by piece as it is written."""
+        return filter(None, self.writing(prompt, max_new_tokens, sampling))
+
+    def writing(self, prompt: str, max_new_tokens: int = 64, sampling: Sampling = GREEDY) -> Writing:
+        """The same, with what a server must know of it. The model runs when it is asked for a piece."""
         ids = self._prompt(prompt, max_new_tokens)
-        pieces = self.text.pieces(() if self.encodes else ids)
-        for (token,) in self._tokens([ids], max_new_tokens, sampling):
-            if token is not None and (piece := pieces.add(token)):
-                yield piece
+        tokens = self._tokens([ids], max_new_tokens, sampling)
+        return Writing(tokens, self.text, ids, [] if self.encodes else ids, max_new_tokens)
 
     def perplexity(self, texts: Sequence[str], targets: Sequence[str] = (), batch: int = BATCH) -> float:
         """exp of the mean negative log-likelihood of a token given those before it, over all tokens.

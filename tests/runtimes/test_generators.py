@@ -1,5 +1,6 @@
 """What is written, token by token, the same on every runtime as transformers writes it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,26 @@ def test_a_stream_is_what_is_written_at_once(workshop: Workshop, kind: Kind, run
     pieces = list(model.stream(prompt, NEW))
     assert len(pieces) > 1
     assert "".join(pieces).strip("\ufffd ") == model.generate([prompt], NEW)[0].strip("\ufffd ")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5", "bart"])
+def test_what_is_written_says_why_it_ended(workshop: Workshop, kind: Kind, runtime: str):
+    """At the limit; and at an end token, which is one that it would have written."""
+    model = opened(workshop, kind, runtime)
+    prompt = "the film was good"
+    writing = model.writing(prompt, NEW)
+    assert (writing.finish, writing.ids, writing.text) == ("", [], "")
+    pieces = list(writing)
+    assert (writing.finish, len(writing.ids), len(pieces)) == ("length", NEW, NEW)
+    assert writing.read == len(model.text.ids([prompt])[0])
+    assert writing.text == model.generate([prompt], NEW)[0]
+    assert next(writing, None) is None  # it stays ended
+    end = next(token for token in writing.ids if token != writing.ids[0])
+    marks = model.marks
+    model.marks = replace(marks, ends=marks.ends | {end})
+    stopped = model.writing(prompt, NEW)
+    list(stopped)
+    assert (stopped.finish, stopped.ids) == ("stop", writing.ids[: writing.ids.index(end)])
 
 
 def test_a_draw_is_its_seed_and_not_its_company(workshop: Workshop, runtime: str):

@@ -1,9 +1,9 @@
 """Which tokens no text can ever come to, whatever it says: their embeddings are weight that is never read.
 
-BERT's vocabularies have a thousand of them: `[unused7]`, which is cut at its brackets before it is looked up,
-and `##山`, where the character always stands alone and so never continues a word. Only what follows from the
-tokenizer's own rules counts, so the answer holds for every text, not for those of some data; what no rule here
-speaks of is reachable.
+BERT's vocabularies have a thousand of them: `[unused7]`, which is cut at its brackets before it is looked
+up, and `##山`, where the character always stands alone and so never continues a word. Only what follows from
+the tokenizer's own rules counts, so the answer holds for every text, not for those of some data; what no rule
+here speaks of is reachable.
 """
 
 from typing import Any

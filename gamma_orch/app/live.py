@@ -1,0 +1,207 @@
+"""The live stream: one message to all who listen at /v1/live, and nobody waits for the slowest.
+
+A worker has a `Hub` and publishes to it; `edge` hands each WebSocket that it has let in to `serve`. Always:
+
+- A message is made into JSON once, however many listen, and not at all where nobody does.
+- `publish` never waits. For each client a few messages wait (`Live.waiting`); a client that does not keep up
+  misses the oldest, and one that did not keep up for `SLOW` seconds is closed, with the reason.
+- What clients send is read and thrown away.
+- A connection ends with a code: 1001 the server goes away, 1012 it restarts, 1013 there are too many clients
+  or this one is too slow: try again later.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+from gamma_orch.app.bundle import Live
+from gamma_orch.app.errors import Unavailable
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+GOING_AWAY, RESTARTING, LATER = 1001, 1012, 1013
+REASONS = {GOING_AWAY: "The server goes away.", RESTARTING: "The service restarts: connect again."}
+SLOW = 10.0  # seconds
+IDLE = 25.0  # seconds without a message after which a ping is sent: proxies close what is silent for a minute
+PING = '{"event":"ping"}'
+FAREWELL = 1.0  # seconds that a client has to take the word that it is closed
+WOKEN = 250  # clients that are woken before other work of the loop has its turn
+
+
+class Subscription:
+    """What one client hears: `async for text in subscription`. Ends when it is closed."""
+
+    __slots__ = ("_hub", "_slow_since", "_waiter", "_waiting", "code", "ended", "missed", "reason")
+
+    def __init__(self, hub: "Hub", waiting: int) -> None:
+        self.missed = 0
+        self.code, self.reason = 0, ""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hub = hub
+        self._waiting: deque[str] = deque(maxlen=waiting)
+        self._waiter: asyncio.Future[None] | None = None
+        self._slow_since = 0.0
+
+    def __aiter__(self) -> "Subscription":
+        return self
+
+    async def __anext__(self) -> str:
+        while not self.ended.done():
+            if self._waiting:
+                text = self._waiting.popleft()
+                if not self._waiting:
+                    self._slow_since = 0.0
+                return text
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        raise StopAsyncIteration
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Nothing is heard any more, what waits included."""
+        if not self.ended.done():
+            self.code, self.reason = code, reason
+            self.ended.set_result(None)
+            self._hub.forget(self)
+            self.wake()
+
+    def put(self, text: str, now: float) -> bool:
+        """Whether the client has to be woken. The hub calls it."""
+        if len(self._waiting) == self._waiting.maxlen:
+            self.missed += 1
+            if not self._slow_since:
+                self._slow_since = now
+            elif now - self._slow_since > self._hub.slow:
+                self.close(LATER, f"Too slow: {self.missed} messages were missed.")
+                return False
+        self._waiting.append(text)
+        return self._waiter is not None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Hub:
+    """Used by one thread, the event loop's."""
+
+    def __init__(self, live: Live, slow: float = SLOW) -> None:
+        self.slow = slow
+        self._live = live
+        self._subscriptions: set[Subscription] = set()
+        self._closed = 0
+
+    @property
+    def clients(self) -> int:
+        return len(self._subscriptions)
+
+    def subscribe(self) -> Subscription:
+        """Raises Unavailable where there are too many, or the hub is closed."""
+        if self._closed:
+            raise Unavailable(REASONS.get(self._closed, "The stream is closed."), 1)
+        if self.clients >= self._live.clients:
+            raise Unavailable(f"There are {self.clients:,} clients, and more are not taken here.", 10)
+        subscription = Subscription(self, self._live.waiting)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def forget(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+
+    def publish(self, message: MutableMapping[str, Any]) -> None:
+        if not self._subscriptions:
+            return
+        text, now = orjson.dumps(message).decode(), time.monotonic()
+        # All have it now, so that no message overtakes another; they are woken little by little.
+        self._wake([one for one in tuple(self._subscriptions) if one.put(text, now)])
+
+    def close(self, code: int = GOING_AWAY) -> None:
+        """Everybody is closed with this code, and nobody taken any more."""
+        self._closed = code
+        for subscription in tuple(self._subscriptions):
+            subscription.close(code, REASONS.get(code, ""))
+
+    async def pulse(self, source: Callable[[], MutableMapping[str, Any]], every: float) -> None:
+        """Publish what `source` says, as long as somebody listens; until cancelled.
+
+        It is asked in a thread, because a snapshot of all metrics takes milliseconds."""
+        while True:
+            await asyncio.sleep(every)
+            if not self._subscriptions:
+                continue
+            try:
+                self.publish(await asyncio.to_thread(source))
+            except Exception:  # noqa: BLE001 - one snapshot that fails must not end the stream
+                structlog.get_logger().exception("live snapshot failed")
+
+    def _wake(self, sleepers: Sequence[Subscription], start: int = 0) -> None:
+        for subscription in sleepers[start : start + WOKEN]:
+            subscription.wake()
+        if start + WOKEN < len(sleepers):
+            asyncio.get_running_loop().call_soon(self._wake, sleepers, start + WOKEN)
+
+
+async def serve(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    hub: Hub,
+    subprotocol: str | None = None,
+    idle: float = IDLE,
+) -> None:
+    """One WebSocket that may listen, from its acceptance to its end."""
+    await receive()  # websocket.connect
+    # A refusal before the acceptance would reach a browser without its code.
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    try:
+        subscription = hub.subscribe()
+    except Unavailable as refusal:
+        await _close(send, LATER, refusal.detail)
+        return
+    listening = asyncio.create_task(_listen(receive))
+    forwarding = asyncio.create_task(_forward(subscription, send, idle))
+    try:
+        await asyncio.wait((listening, forwarding, subscription.ended), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        subscription.close(GOING_AWAY, REASONS[GOING_AWAY])  # where it is not closed yet
+        listening.cancel()
+        forwarding.cancel()
+        await asyncio.gather(listening, forwarding, return_exceptions=True)
+    if not forwarding.cancelled() and (error := forwarding.exception()) and not isinstance(error, OSError):
+        raise error
+    if listening.cancelled():  # or else the client went
+        await _close(send, subscription.code, subscription.reason)
+
+
+async def _forward(subscription: Subscription, send: Send, idle: float) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(idle):
+                text = await anext(subscription)
+        except TimeoutError:
+            text = PING
+        except StopAsyncIteration:
+            return
+        await send({"type": "websocket.send", "text": text})
+
+
+async def _listen(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    """A client that takes nothing does not take this either, and one that is gone needs it no more."""
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(FAREWELL):
+            await send({"type": "websocket.close", "code": code, "reason": reason[:120]})

@@ -1,0 +1,187 @@
+"""What a spec of a Service says, and the fields that come of it. Pure; `service` has the effects."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gamma_orch.core.address import Address
+from gamma_orch.core.canonical import Json
+from gamma_orch.core.kind import Fields, Of
+from gamma_orch.core.leaves import Ref
+from gamma_orch.kinds.serving.auth_spec import Auth
+from gamma_orch.kinds.serving.bounds import (
+    NAME,
+    ApiName,
+    Body,
+    LimitedRoute,
+    ModelName,
+    Network,
+    Rate,
+    SomeTime,
+    Time,
+    url,
+)
+from gamma_orch.spec.model import Item, Names
+from gamma_orch.spec.written_out import WrittenOut
+
+
+class Version(WrittenOut):
+    model: ModelName
+    """The Model whose artifact answers."""
+    weight: int = Field(default=1, ge=0, le=1000)
+    """Its share of the traffic, beside the others' weights."""
+    shadow: bool = False
+    """It gets a copy of the traffic; its answers are compared and thrown away."""
+
+
+class Served(WrittenOut):
+    model: ModelName | None = None
+    """The Model that answers, under its own name."""
+    name: ApiName | None = None
+    """The name in the API. Default: that of `model`."""
+    versions: list[Version] = Field(default_factory=list)
+    """Several Models behind one name, by weight: a canary, a shadow."""
+    cached: bool = True
+    """Whether answers are kept. Never those of a generator that draws."""
+    batch: int = Field(default=16, ge=1, le=1024)
+    """Texts that run together, at most."""
+    queue: int = Field(default=512, ge=1, le=1_000_000)
+    """Texts that wait, at most. Beyond them: 503."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Threads of one run."""
+    deadline: SomeTime = "10s"
+    """How long a request may wait and run. Beyond it: 504."""
+    texts: int = Field(default=64, ge=1, le=100_000)
+    """Texts of one request, at most."""
+    characters: int = Field(default=20_000, ge=1)
+    """Characters of one text, at most."""
+    new_tokens: int = Field(default=512, ge=1, alias="newTokens")
+    """Tokens that a request may ask a generator for, at most."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.model is None) == (not self.versions):
+            raise ValueError("say which `model` answers, or several in `versions`")
+        if self.versions and self.name is None:
+            raise ValueError("several versions need a `name` in the API")
+        if self.versions and not any(one.weight and not one.shadow for one in self.versions):
+            raise ValueError("no version answers: each is a shadow or has the weight 0")
+        models = [one.model for one in self.versions]
+        if twice := sorted({model for model in models if models.count(model) > 1}):
+            raise ValueError(f"{', '.join(twice)} is there twice; give one of them the weight of both")
+        if self.name is None and not re.fullmatch(NAME, str(self.model)):
+            raise ValueError(f"{self.model!r} cannot be a name in the API: say a `name`, without _")
+        return self
+
+
+class RateLimit(WrittenOut):
+    by: Literal["principal", "tenant", "address", "route", "everyone"]
+    """What has a count of its own."""
+    rate: Rate
+    """How many: 100/s, 600/min, 5000/day."""
+    burst: int | None = Field(default=None, ge=1)
+    """How many at once. Default: the number of the rate."""
+    routes: list[LimitedRoute] = Field(default_factory=list)
+    """Routes (predict, chat, ...), or of those with the model in their path one model (predict:sentiment),
+    that it holds for. Default: all."""
+    counts: Literal["requests", "tokens"] = "requests"
+    """What is counted."""
+    without: Literal["local", "open", "closed"] = "local"
+    """While Valkey does not answer: each worker counts for itself, all may pass, or none."""
+
+
+class Listen(WrittenOut):
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.-]+$")
+    """The address. Anything but 127.0.0.1 is reached from elsewhere."""
+    port: int = Field(default=8000, ge=1, le=65_535)
+    """The port."""
+    trusted: list[Network] = Field(default_factory=list)
+    """Networks of proxies whose X-Forwarded-For is believed."""
+    origins: list[str] = Field(default_factory=list)
+    """Origins whose pages may open /v1/live, beside the API's own."""
+
+
+class Log(WrittenOut):
+    REFERS: ClassVar[frozenset[str]] = frozenset({"database"})
+
+    database: Any
+    """The URL of the database: a secret, or postgresql://user:${secret.name}@${Database/app.host}/app."""
+    schema_: str = Field(default="public", alias="schema", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    """The schema of its tables, gamma_requests and gamma_predictions, which are made where missing."""
+    requests: bool = True
+    """A row for each request."""
+    predictions: Literal["none", "digests", "texts"] = "digests"
+    """What is kept of inputs and answers: nothing, their sha256, or the texts (encrypted)."""
+
+    _is_url = field_validator("database")(url("postgresql", "postgres"))
+
+
+class Rollout(WrittenOut):
+    watch: Time = "2s"
+    """How long the first worker is watched with a new bundle before the others get it."""
+
+
+class ServiceSpec(WrittenOut):
+    REFERS: ClassVar[frozenset[str]] = frozenset({"valkey"})
+
+    models: list[Served] = Field(default_factory=list)
+    """What is served."""
+    listen: Listen = Listen()
+    """Where."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes. Each has its own copy of the models."""
+    cache: Annotated[str, Names("CachePolicy")] | None = None
+    """The CachePolicy of its answers. Default: none are kept."""
+    valkey: Any = None
+    """The URL of Valkey or Redis, as a text or ${secret.name}. Default: an embedded one."""
+    limits: dict[ApiName, RateLimit] = Field(default_factory=dict)
+    """How often."""
+    auth: Auth = Auth()
+    """Who may do what. What is not allowed here is refused."""
+    log: Log | None = None
+    """The request log, in PostgreSQL. Default: none."""
+    body: Body = "1MB"
+    """The largest request."""
+    rollout: Rollout = Rollout()
+    """How a new bundle is taken."""
+    drain: Time = "10s"
+    """How long a worker that stops waits for its requests."""
+
+    @field_validator("valkey")
+    @classmethod
+    def _is_url(cls, value: Any) -> Any:
+        return value if value is None else url("redis", "rediss", "unix")(value)
+
+    @field_validator("models")
+    @classmethod
+    def _once(cls, value: list[Item[Served]]) -> list[Served]:
+        names = [one.name or one.model for one in value]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is served twice")
+        return value
+
+
+def normalise(address: Address, spec: Json, of: Of) -> Fields:
+    """The spec with each model's artifact by digest, and the cache policy written out."""
+    fields: dict[str, Any] = {key: value for key, value in spec.items() if value not in (None, [], {})}
+    fields["models"] = {_name(one): _served(one) for one in spec["models"]}
+    if spec["cache"]:
+        fields["cache"] = dict(of(Address("CachePolicy", spec["cache"])))
+    return fields
+
+
+def _name(served: Json) -> str:
+    return str(served["name"] or served["model"])
+
+
+def _served(served: Json) -> Json:
+    versions = served["versions"] or [{"model": served["model"], "weight": 1, "shadow": False}]
+    limits = {key: served[key] for key in served if key not in ("model", "name", "versions")}
+    return {**limits, "versions": [{**one, **_artifact(one["model"])} for one in versions]}
+
+
+def _artifact(model: str) -> Mapping[str, Json]:
+    address = Address("Model", model)
+    return {"digest": Ref(address, "digest"), "key": Ref(address, "key")}

@@ -1,0 +1,241 @@
+"""A service from YAML to answers: converged by `gamma apply`, changed under load, and no answer ever lost."""
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from gamma_orch.targets.embedded_valkey import EmbeddedValkey
+from gamma_orch.targets.supervised import Supervised, Supervisor
+from tests.e2e.serving import key, served
+from tests.kinds.models.project import gamma
+
+pytestmark = pytest.mark.timeout(600)
+PREDICT = "/v1/models/sentiment/predict"
+SERVICE = "Service/api"
+
+
+class Place:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self.supervised = Supervised(Supervisor(folder / ".gamma" / "dev" / "supervisor"))
+
+    def apply(self) -> Any:
+        return gamma(self.folder, "apply", "-e", "dev", "--yes")
+
+    def edit(self, old: str, new: str) -> None:
+        path = self.folder / "specs" / "service.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def pids(self) -> dict[int, int]:
+        return {slot.number: slot.pid for slot in self.supervised.slots("service-api") if slot.runs}
+
+    def ask(self, text: str = "a warm film", path: str = PREDICT, method: str = "POST") -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        body = json.dumps({"inputs": text}) if method == "POST" else None
+        connection.request(method, path, body, self.headers())
+        answer = connection.getresponse()
+        said = answer.read()
+        connection.close()
+        return answer.status, said
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key(self.folder)}", "Content-Type": "application/json"}
+
+
+class Load:
+    """Clients that keep their connections, open a new one only where the server has said `close`, and never
+    ask twice: whatever goes wrong is counted."""
+
+    def __init__(self, place: Place, clients: int = 6) -> None:
+        self.statuses: Counter[object] = Counter()
+        self.last = time.monotonic()
+        self._place, self._headers = place, place.headers()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+
+    @property
+    def failed(self) -> dict[object, int]:
+        return {status: count for status, count in self.statuses.items() if status != 200}
+
+    def _run(self, client: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._place.port, timeout=20)
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            body = json.dumps({"inputs": f"client {client} says {number % 40}"})
+            try:
+                connection.request("POST", PREDICT, body, self._headers)
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses[answer.status] += 1
+                self.last = time.monotonic()
+            except OSError as error:
+                self.statuses[type(error).__name__] += 1
+                connection.close()
+            except http.client.HTTPException as error:
+                self.statuses[type(error).__name__] += 1
+                connection.close()
+            time.sleep(0.002)
+        connection.close()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder, port = served(tmp_path_factory.mktemp("s") / "p")
+    done = gamma(folder, "apply", "-e", "dev", "--yes")
+    try:
+        assert done.code == 0, done.err
+        yield Place(folder, port)
+    finally:
+        gamma(folder, "down", "-e", "dev", "--data", "--yes")
+
+
+@contextmanager
+def load(place: Place, clients: int = 6) -> Iterator[Load]:
+    with Load(place, clients) as running:
+        time.sleep(0.5)
+        yield running
+        time.sleep(0.5)
+    assert running.statuses[200] > 50
+
+
+def test_it_answers_and_the_next_plan_is_empty(place: Place) -> None:
+    status, said = place.ask()
+    assert status == 200
+    assert json.loads(said)["outputs"][0]["label"] in ("negative", "positive")
+    done = gamma(place.folder, "plan", "-e", "dev")
+    assert (done.code, done.out) == (0, "No changes. 4 resources of dev as declared.\n")
+    up = gamma(place.folder, "up", "-e", "dev")
+    assert f"service-api of dev answers on http://127.0.0.1:{place.port}" in up.out + up.err
+
+
+def test_no_request_is_lost_while_everything_changes(place: Place) -> None:
+    with load(place) as running:
+        for number, (old, new) in enumerate(
+            [
+                ("rate: 100000/s", "rate: 200000/s"),  # a policy
+                ("ttl: 1m", "ttl: 2m"),  # another resource's, taken in
+                ("workers: 2", "workers: 3"),
+                ("workers: 3", "workers: 2"),
+                ("drain: 3s", "drain: 4s"),
+                ("rate: 200000/s", "rate: 100000/s"),
+            ]
+        ):
+            before = place.pids()
+            place.edit(old, new)
+            done = place.apply()
+            assert done.code == 0, done.err
+            if number in (0, 1, 5):
+                assert place.pids() == before  # swapped, not restarted
+    assert running.failed == {}
+
+
+def test_another_model_answers_after_the_swap_and_never_the_old_one(place: Place) -> None:
+    before = json.loads(place.ask("kept")[1])["digest"]
+    model = place.folder / "specs" / "model.yaml"
+    model.write_text(model.read_text().replace("seed: 3", "seed: 4"))
+    with load(place) as running:
+        done = place.apply()
+        assert done.code == 0, done.err
+        after = {json.loads(place.ask("kept")[1])["digest"] for _ in range(20)}
+    assert running.failed == {}
+    assert len(after) == 1
+    assert before not in after
+
+
+def test_an_orderly_end_of_a_worker_loses_nothing(place: Place) -> None:
+    with load(place) as running:
+        for slot, pid in place.pids().items():
+            os.kill(pid, signal.SIGTERM)
+            _until(lambda slot=slot, pid=pid: place.pids().get(slot, pid) != pid)
+            _until(lambda: _healthy(place))
+    assert running.failed == {}
+
+
+def test_a_killed_worker_costs_its_own_requests_at_most(place: Place) -> None:
+    clients = 6
+    with load(place, clients) as running:
+        os.kill(next(iter(place.pids().values())), signal.SIGKILL)
+        time.sleep(0.5)
+        at = sum(running.failed.values())
+        _until(lambda: _healthy(place))
+    assert at <= clients
+    assert sum(running.failed.values()) == at  # all later ones were answered
+
+
+def test_valkey_gone_costs_nothing_and_comes_back(place: Place) -> None:
+    valkey = EmbeddedValkey(place.folder / ".gamma" / "dev" / "valkey-main")
+    with load(place) as running:
+        os.kill(int((valkey.home / "pid").read_text()), signal.SIGKILL)
+        time.sleep(2)
+        _until(lambda: b"gamma_valkey_up 0" in place.ask(path="/metrics", method="GET")[1])
+        plan = gamma(place.folder, "plan", "-e", "dev")
+        assert "Valkey does not run" in plan.out
+        done = place.apply()
+        assert done.code == 0, done.err
+        _until(lambda: b"gamma_valkey_up 1" in place.ask(path="/metrics", method="GET")[1])
+    assert running.failed == {}
+
+
+def test_a_broken_change_is_refused_and_the_old_one_answers(place: Place) -> None:
+    place.edit("gk_${secret.frontend-key}", "${secret.short-key}")
+    environment = place.folder / "environments" / "dev" / "environment.yaml"
+    kept = environment.read_text()
+    environment.write_text(
+        kept.replace("  secrets:\n", "  secrets:\n    short-key: {generate: {length: 8}}\n")
+    )
+    with load(place) as running:
+        done = place.apply()
+    assert done.code == 1
+    assert "the key of frontend is shorter than 20 characters" in done.err
+    assert running.failed == {}
+    place.edit("${secret.short-key}", "gk_${secret.frontend-key}")
+    environment.write_text(kept)
+    assert place.apply().code == 0
+
+
+def test_a_service_that_is_gone_from_the_specs_stops(place: Place) -> None:
+    path = place.folder / "specs" / "service.yaml"
+    kept = path.read_text()
+    path.write_text(kept.partition("---")[0])
+    done = place.apply()
+    assert done.code == 0, done.err
+    assert place.pids() == {}
+    with pytest.raises(ConnectionRefusedError):
+        place.ask()
+    path.write_text(kept)
+    assert place.apply().code == 0
+    assert place.ask()[0] == 200
+
+
+def _healthy(place: Place) -> bool:
+    return "Service/api" not in gamma(place.folder, "plan", "-e", "dev").out
+
+
+def _until(true: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
