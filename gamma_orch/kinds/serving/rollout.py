@@ -36,9 +36,12 @@ class Rollout:
         """Raises Permanent where the bundle does not do well; then `before` runs again."""
         here = await asyncio.to_thread(self.supervised.declared, self.program.name)
         try:
-            if here is None or not await self._slots():
+            slots = await self._slots()
+            if here is None or not slots:
                 await self._first(digest)
-            elif self._restarts(here):
+            elif (here.host, here.port) != (self.program.host, self.program.port) or not all(
+                [await self._runs_program(slot) for slot in slots]
+            ):
                 await self._replace(digest, before)
             else:
                 await self._swap(digest, before)
@@ -47,13 +50,6 @@ class Rollout:
         except control.Silent as error:
             raise Temporary(f"A worker of {self.program.name} was lost meanwhile: {error}.") from None
         self.house.settle(digest)
-
-    def _restarts(self, here: Program) -> bool:
-        return (here.host, here.port, here.digest) != (
-            self.program.host,
-            self.program.port,
-            self.program.digest,
-        )
 
     # --- the three ways ---------------------------------------------------------------------------
 
@@ -82,7 +78,8 @@ class Rollout:
         try:
             await self._put()
             for slot in await self._slots():
-                if await self._runs_program(slot):
+                # What declares the program says nothing: an attempt may have ended between that and this.
+                if await self._runs_program(slot) and await self._runs(slot, digest):
                     continue
                 self.tell(f"worker {slot}: draining", None)
                 await asyncio.to_thread(self.supervised.stop, self.program.name, slot)
