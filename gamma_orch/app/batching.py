@@ -65,10 +65,12 @@ class Batcher(line.Line[_Item], Generic[Raw, Read, Result]):
         batch: int,
         queue: int,
         name: str,
+        heard: Callable[[Sequence[float]], object] = lambda waited: None,
     ) -> None:
         """`read` and `run` are called in the thread alone, `run` with what `read` gave; its len is its length
-        in tokens."""
+        in tokens. `heard` is told in the loop of each batch: the seconds that each text has waited."""
         super().__init__(queue, name)
+        self._heard = heard
         self._read_one = read
         self._run_all = run
         self._batch = batch
@@ -119,6 +121,7 @@ class Batcher(line.Line[_Item], Generic[Raw, Read, Result]):
 
     def _run(self, items: list[_Item]) -> None:
         began = time.monotonic()
+        self._tell(self._heard, [began - item.request.since for item in items])
         try:
             results = self._run_all([item.read for item in items])
             for item, result in zip(items, results, strict=True):

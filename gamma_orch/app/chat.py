@@ -58,6 +58,13 @@ class Templates:
             return str(told["text"])
         raise _problem(str(told["why"]), most)
 
+    async def aclose(self) -> None:
+        """For who goes on without it; a worker that ends need not."""
+        process = self._process
+        self._end()
+        if process is not None:
+            await process.communicate()
+
     async def _ask(self, order: bytes) -> Json:
         process = self._process
         if process is None or process.returncode is not None:
@@ -74,14 +81,14 @@ class Templates:
             self._end()  # or its answer would be taken for that of the next chat
             raise
         if not line.endswith(b"\n"):
-            self._end()
+            self._process = None  # it has ended: to kill it would take its last word from who waits for it
             if await process.wait() == -signal.SIGPROF:
                 return {"why": "long"}
             raise _gone()
         return json.loads(line)
 
     def _end(self) -> None:
-        """It has ended, or is in the middle of something that nobody waits for."""
+        """It is in the middle of something that nobody waits for."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()

@@ -28,10 +28,11 @@ SMOOTH = 0.2  # of the pace: the weight of what was measured last
 class Request:
     """What somebody waits for. Its future belongs to the loop; the thread only looks whether it is over."""
 
-    __slots__ = ("future", "until")
+    __slots__ = ("future", "since", "until")
 
     def __init__(self, until: float) -> None:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.since = time.monotonic()
         self.until = until
 
     @property

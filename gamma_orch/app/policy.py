@@ -166,6 +166,7 @@ async def compiled(
     except NotServed as error:
         faults += error.faults
     if faults or gate is None or proxies is None:
+        await shelf.release(before.bundle if before else None, 0.0)  # what was loaded for this one
         raise Refused("\n".join(faults))
     valkey = await _valkey(bundle, secrets, before)
     same_valkey = before is not None and before.valkey is valkey

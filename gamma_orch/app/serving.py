@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from gamma_orch.app import loaded, tasks
@@ -22,6 +22,9 @@ from gamma_orch.app.batching import Batcher
 from gamma_orch.app.bundle import Bundle, Model, Version
 from gamma_orch.app.errors import Malformed, NotFound, Problem, Unavailable
 from gamma_orch.app.writing import Piece, Writer
+
+if TYPE_CHECKING:
+    from gamma_orch.app.metrics import Recorder
 
 QUIET = 2.0  # seconds without a request after which nobody is taken to be still on the way to a model
 SHADOWS = 64  # copies that wait for or run in the shadows of one model, at most
@@ -59,9 +62,16 @@ class Key(NamedTuple):
 
 
 class Served:
-    def __init__(self, name: str, model: Model, held: Mapping[Key, loaded.Loaded]) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        held: Mapping[Key, loaded.Loaded],
+        recorder: "Recorder | None" = None,
+    ) -> None:
         self.name = name
         self.model = model
+        self._recorder = recorder
         self._lines = {version.digest: self._line(held[Key.of(version)]) for version in model.versions}
         self._shares = Shares(
             name, [(v.digest, v.weight) for v in model.versions if v.weight and not v.shadow]
@@ -124,7 +134,11 @@ class Served:
         if isinstance(held, loaded.Author):
             return Writer(held.start, model.batch, model.queue, self.name)
         assert isinstance(held, loaded.Reader)
-        return Batcher(held.read, held.run, model.batch, model.queue, self.name)
+        return Batcher(held.read, held.run, model.batch, model.queue, self.name, self._heard)
+
+    def _heard(self, waited: Sequence[float]) -> None:
+        if self._recorder is not None:
+            self._recorder.batch(self.name, len(waited), waited)
 
     def _at(self, digest: str) -> Line:
         if self._closed:
@@ -174,10 +188,13 @@ class Served:
         except Problem:
             counted.failed += 1
             return
-        if all(map(tasks.agree, right, outputs)):
+        agrees = all(map(tasks.agree, right, outputs))
+        if agrees:
             counted.agreed += 1
         else:
             counted.differed += 1
+        if self._recorder is not None:
+            self._recorder.shadow(self.name, agrees)
 
 
 class Shares:
@@ -211,7 +228,8 @@ class Shares:
 
 
 class Shelf:
-    def __init__(self) -> None:
+    def __init__(self, recorder: "Recorder | None" = None) -> None:
+        self._recorder = recorder
         # What no Served holds any more leaves memory by itself.
         self._held: WeakValueDictionary[Key, loaded.Loaded] = WeakValueDictionary()
         self._served: list[Served] = []
@@ -227,9 +245,14 @@ class Shelf:
         async with self._preparing:
             held = await self._hold(bundle, tell)
             found = {name: self._there(name, model) for name, model in bundle.models.items()}
-            served = {name: there or Served(name, bundle.models[name], held) for name, there in found.items()}
+            served = {
+                name: there or self._new(name, bundle.models[name], held) for name, there in found.items()
+            }
             self._served += [served[name] for name, there in found.items() if there is None]
             return served
+
+    def _new(self, name: str, model: Model, held: Mapping[Key, loaded.Loaded]) -> Served:
+        return Served(name, model, held, self._recorder)
 
     def release(self, bundle: Bundle | None, drain: float | None = None) -> Coroutine[Any, Any, None]:
         """Let go of all that `bundle` does not use. What goes is decided now, in the call; to be awaited is

@@ -101,6 +101,7 @@ class Valkey:
         """Returns when Valkey is there, or was not at the first try."""
         tried = asyncio.Event()
         self._task = asyncio.create_task(self._stay(tried), name="valkey")
+        self._task.add_done_callback(lambda _: tried.set())
         await tried.wait()
 
     async def aclose(self) -> None:

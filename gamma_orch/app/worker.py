@@ -45,7 +45,7 @@ class Worker:
         self.metrics = Recorder(home / "metrics", slot)
         self.metrics.watch("in_flight", lambda: self.inflight)
         self.answers = self.faults = 0  # requests answered, and those of them with a 5xx
-        self.shelf = Shelf()
+        self.shelf = Shelf(self.metrics)
         self.policy: Policy | None = None
         self.fault = ""  # why the last bundle was refused
         self.inflight = 0

@@ -82,7 +82,7 @@ def _keep_urls(fields: Fields, valkey: str, secrets: Secrets, faults: list[str])
 
 
 def _model(said: Json, artifact: Callable[[str], Artifact]) -> contract.Model:
-    found = [(one, artifact(one["key"])) for one in said["versions"]]
+    found = [(one, artifact(one["key"])) for _, one in sorted(said["versions"].items())]
     if len(tasks := {of.task for _, of in found}) > 1:
         raise Permanent(f"The versions of one model have one task, and here are {', '.join(sorted(tasks))}.")
     return contract.Model(

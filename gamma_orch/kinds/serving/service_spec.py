@@ -1,7 +1,6 @@
 """What a spec of a Service says, and the fields that come of it. Pure; `service` has the effects."""
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -164,7 +163,8 @@ class ServiceSpec(WrittenOut):
 
 
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
-    """The spec with each model's artifact by digest, and the cache policy written out."""
+    """The spec with each model's artifact by digest, and the cache policy written out. What is served and its
+    versions are maps, so that a plan says of which version the digest changes or is not known yet."""
     fields: dict[str, Any] = {key: value for key, value in spec.items() if value not in (None, [], {})}
     fields["models"] = {_name(one): _served(one) for one in spec["models"]}
     if spec["cache"]:
@@ -179,9 +179,10 @@ def _name(served: Json) -> str:
 def _served(served: Json) -> Json:
     versions = served["versions"] or [{"model": served["model"], "weight": 1, "shadow": False}]
     limits = {key: served[key] for key in served if key not in ("model", "name", "versions")}
-    return {**limits, "versions": [{**one, **_artifact(one["model"])} for one in versions]}
+    return {**limits, "versions": {one["model"]: _version(one) for one in versions}}
 
 
-def _artifact(model: str) -> Mapping[str, Json]:
-    address = Address("Model", model)
-    return {"digest": Ref(address, "digest"), "key": Ref(address, "key")}
+def _version(said: Json) -> Json:
+    model = Address("Model", said["model"])
+    digest, key = Ref(model, "digest"), Ref(model, "key")
+    return {"weight": said["weight"], "shadow": said["shadow"], "digest": digest, "key": key}

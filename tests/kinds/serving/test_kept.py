@@ -72,8 +72,9 @@ def test_what_cannot_be_read_is_not_absent(kept: Kept, tmp_path: Path, text: str
     kept.write(task(B))
     file(tmp_path).write_bytes(text.encode("utf-8", "surrogateescape"))
     found = look(kept, A, B)
-    assert isinstance(found[A], Unreadable)
-    assert found[A].error.endswith("Delete it to have it written anew.")
+    broken = found[A]
+    assert isinstance(broken, Unreadable)
+    assert broken.error.endswith("Delete it to have it written anew.")
     assert found[B] == Seen({})
 
 
@@ -81,7 +82,7 @@ def test_a_folder_in_its_place_is_not_absent_either(kept: Kept, tmp_path: Path):
     file(tmp_path).mkdir(parents=True)
     assert isinstance(look(kept, A)[A], Unreadable)
     for act in (kept.write, kept.remove):
-        with pytest.raises(Temporary, match="CachePolicy__a.json cannot be"):
+        with pytest.raises(Temporary, match=r"CachePolicy__a\.json cannot be"):
             act(task(A))
 
 

@@ -295,21 +295,18 @@ def test_what_is_said_here_is_what_the_app_does():
 def test_a_model_is_its_artifact_by_digest():
     found = normalise(API, service(), lambda _: {})
     model = Address("Model", "sentiment")
-    [version] = found["models"]["sentiment"]["versions"]
-    assert version == {
-        "model": "sentiment",
-        "weight": 1,
-        "shadow": False,
-        "digest": Ref(model, "digest"),
-        "key": Ref(model, "key"),
-    }
+    version = {"weight": 1, "shadow": False, "digest": Ref(model, "digest"), "key": Ref(model, "key")}
+    assert found["models"]["sentiment"]["versions"] == {"sentiment": version}
 
 
 def test_versions_stand_under_their_name():
     found = normalise(API, service(**WHOLE), lambda _: cache())
     assert list(found["models"]) == ["sentiment", "writer"]
     writer = found["models"]["writer"]
-    assert [(one["model"], one["weight"]) for one in writer["versions"]] == [("writer-a", 9), ("writer-b", 1)]
+    assert {model: one["weight"] for model, one in writer["versions"].items()} == {
+        "writer-a": 9,
+        "writer-b": 1,
+    }
     assert writer["newTokens"] == 128
     assert not {"model", "name"} & writer.keys()
 
