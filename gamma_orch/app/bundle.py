@@ -49,8 +49,6 @@ class Version(Value):
 class Model(Value):
     task: Task
     versions: tuple[Version, ...] = Field(min_length=1)
-    adapters: Mapping[Name, Version] = Field(default_factory=dict)
-    """LoRA adapters of the one base, chosen by the request."""
     batch: int = Field(default=16, ge=1, le=1024)
     """Texts that run together, at most."""
     queue: int = Field(default=512, ge=1, le=1_000_000)

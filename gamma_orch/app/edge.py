@@ -38,7 +38,7 @@ from gamma_orch.app.errors import (
     WrongMedia,
     WrongMethod,
 )
-from gamma_orch.app.routes import OPEN, Match, Table
+from gamma_orch.app.routes import OPEN, Match, Route, Table
 
 if TYPE_CHECKING:
     from gamma_orch.app.policy import Policy
@@ -163,8 +163,9 @@ class Edge:
             raise WrongMethod(f"{route.path} takes {allowed}.", {"Allow": allowed})
         if route.scope != OPEN:
             request.principal = self._who(request.policy, *_credentials(scope))
-            if not request.principal.may(route.scope, request.model):
-                named = f", or {route.scope}: with the name of the model" if request.model else ""
+            if not _may(request.principal, route, request.model):
+                one = request.model or route.body_names_model
+                named = f", or {route.scope}: with the name of the model" if one else ""
                 raise Forbidden(f"This needs the scope {route.scope}{named}.")
         return found
 
@@ -196,7 +197,9 @@ class Edge:
 
     def _limited(self, request: Request) -> "Awaitable[limits.Verdict | None]":
         principal = request.principal
-        who = limits.Who(principal.name, principal.tenant, request.address)
+        # Who says nothing is counted by address: all of them together are not one caller.
+        name = "" if principal.kind == "anonymous" else principal.name
+        who = limits.Who(name, principal.tenant, request.address)
         return request.policy.limiter.check(request.route, request.model, who)
 
     # --- WebSocket --------------------------------------------------------------------------------
@@ -321,6 +324,12 @@ class _Answer:
         if self._worker.draining:
             common.append(CLOSE)
         return common
+
+
+def _may(principal: Principal, route: Route, model: str) -> bool:
+    if route.body_names_model and any(one.startswith(f"{route.scope}:") for one in principal.scopes):
+        return True  # for one model, and `Policy.permitted` sees whether for this
+    return principal.may(route.scope, model)
 
 
 def fault(request: Request) -> Internal:

@@ -18,6 +18,7 @@ class Route:
     methods: tuple[str, ...]
     scope: str
     socket: bool = False  # a WebSocket
+    body_names_model: bool = False  # who may ask one model may come in; the route looks which it is
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -30,9 +31,9 @@ ROUTES = (
     Route("stream", "/v1/models/{model}/stream", ("POST",), "predict"),
     Route("models", "/v1/models", ("GET",), "models"),
     Route("model", "/v1/models/{model}", ("GET",), "models"),
-    Route("chat", "/v1/chat/completions", ("POST",), "predict"),
-    Route("completions", "/v1/completions", ("POST",), "predict"),
-    Route("embeddings", "/v1/embeddings", ("POST",), "predict"),
+    Route("chat", "/v1/chat/completions", ("POST",), "predict", body_names_model=True),
+    Route("completions", "/v1/completions", ("POST",), "predict", body_names_model=True),
+    Route("embeddings", "/v1/embeddings", ("POST",), "predict", body_names_model=True),
     Route("token", "/v1/token", ("POST",), OPEN),
     Route("whoami", "/v1/whoami", ("GET",), "models"),
     Route("live", "/v1/live", (), "live", socket=True),

@@ -80,24 +80,35 @@ class Running:
         (self.home / "bundles" / f"{bundle.digest}.secrets.json").write_text(kept)
 
     def __enter__(self) -> Self:
-        self.start(1)
+        try:
+            self.start(1)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         for process in self.processes.values():
             process.kill()
             process.wait()
         self.listening.close()
 
+    def launch(self, slot: int) -> None:
+        with (self.home / f"{slot}.log").open("ab") as log:
+            self.processes[slot] = subprocess.Popen(
+                [sys.executable, "-m", "gamma_orch.app.worker", str(self.home)],
+                stdin=self.listening.fileno(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "GAMMA_SLOT": str(slot)},
+            )
+
     def start(self, slot: int) -> None:
         """And wait until it is ready."""
-        self.processes[slot] = subprocess.Popen(
-            [sys.executable, "-m", "gamma_orch.app.worker", str(self.home)],
-            stdin=self.listening.fileno(),
-            stdout=(self.home / f"{slot}.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "GAMMA_SLOT": str(slot)},
-        )
+        self.launch(slot)
         end = time.monotonic() + 60
         while not self.state(slot).get("ready"):
             assert self.processes[slot].poll() is None, self.log(slot)

@@ -496,6 +496,24 @@ def test_no_answer_is_older_than_it_may_be_while_the_server_comes_and_goes(serve
     asyncio.run(scenario())
 
 
+def test_what_a_server_reads_late_does_not_live_longer(server: Server) -> None:
+    async def scenario() -> None:
+        async with workers(server, ttl=0.6) as ((one, _),):
+            key = one.key(DIGEST, "", b"text")
+
+            async def make() -> bytes:
+                server.freeze()
+                return b"1"
+
+            await one.answer(key, make)  # it is sent, and lies in the socket
+            await asyncio.sleep(0.8)
+            server.thaw()
+            async with workers(server) as ((_, valkey),):
+                assert await valkey.send("EXISTS", key) == 0
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 def test_a_lost_connection_clears_what_is_here_and_it_goes_on(server: Server, how: str) -> None:
     async def scenario() -> None:

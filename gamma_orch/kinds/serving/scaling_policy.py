@@ -7,7 +7,7 @@ recommendation comes once two looks are a window apart; a schedule that observes
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -66,9 +66,10 @@ class ScalingPolicySpec(WrittenOut):
 
 
 class ScalingPolicyProvider:
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, clock: Callable[[], float] = time.time) -> None:
         self._kept = Kept(targets, "ScalingPolicy")
         self._place = targets.state / targets.environment
+        self._clock = clock
         self._told: dict[Address, Recommendation] = {}
 
     async def observe(self, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
@@ -100,7 +101,7 @@ class ScalingPolicyProvider:
             service, policy = str(seen.fields["service"]), policy_of(seen.fields)
         except (KeyError, TypeError, ValueError):
             return Unreadable(f"What was kept of {address} is no policy. Apply it again after deleting it.")
-        now = time.time()
+        now = self._clock()
         figures = await self._figures(address, House(self._place / f"service-{service}"), policy, now)
         told = self._told[address] = recommend(figures, policy, now)
         return Seen(seen.fields, {"recommended": told.workers, "reasons": list(told.reasons)})
