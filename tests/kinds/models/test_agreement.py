@@ -32,6 +32,29 @@ def test_data_without_a_label():
     ]
 
 
+PRUNE = {"pass": "prune", "ffn": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("optimize", "complains"),
+    [
+        ({"level": "advanced"}, False),
+        ({"level": "ultra"}, True),
+        ({"passes": [PRUNE, {"pass": "export"}]}, True),
+        ({"passes": [{**PRUNE, "importance": "weights"}, {"pass": "export"}]}, False),
+        ({"passes": [{"pass": "distil"}, {"pass": "export"}]}, True),
+        ({"passes": [{"pass": "export"}, {"pass": "quantize-static"}]}, False),
+    ],
+)
+def test_what_learns_from_the_data_of_optimize_needs_its_labels(optimize: dict[str, Any], complains: bool):
+    texts = dataset(columns={"text": "text"})
+    mine = model(optimize={**optimize, "data": "texts"})
+    world = everything(Dataset__reviews=dataset(), Dataset__texts=texts, Model__sentiment=mine)
+    found = models([resource for at, resource in world.items() if at.kind == "Model"], world)
+    paths = [(one.code, written(one.path)) for one in found]
+    assert paths == ([("GAM701", "spec.optimize.data")] if complains else [])
+
+
 def test_a_label_that_the_data_has_not():
     assert said(labels=["negative", "postive"]) == [
         (

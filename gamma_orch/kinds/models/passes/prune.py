@@ -355,9 +355,11 @@ def _watch(scores: Scores, name: str, unit: int) -> Any:
         seen = inputs[0]
         if not seen.requires_grad:
             return
+        # The hook is kept by `seen`: what it keeps must not lead back there, or no batch is ever let go.
+        values = seen.detach()
 
         def add(gradient: torch.Tensor) -> None:
-            effect = (seen.detach() * gradient).unflatten(-1, (-1, unit)).sum(-1)
+            effect = (values * gradient).unflatten(-1, (-1, unit)).sum(-1)
             effect = effect.abs().reshape(-1, effect.shape[-1]).sum(0)
             scores[name] = scores[name] + effect if name in scores else effect
 

@@ -102,3 +102,18 @@ def test_numbers_that_are_none_are_an_infinite_difference():
     report.compare(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]]))
     assert report.difference == float("inf")
     assert report.facts("Labels")["maxDifference"] == "infinite"
+
+
+@pytest.mark.parametrize(
+    ("size", "difference", "fits"),
+    [(5, 9e-4, True), (5, 1.1e-3, False), (30, 2.9e-3, True), (30, 3.1e-3, False)],
+)
+def test_the_limit_grows_with_the_numbers_and_not_below_ten(size: float, difference: float, fits: bool):
+    theirs = np.array([[size, 0.0]])
+    report = parity.Report()
+    report.compare(theirs + np.array([[difference, 0.0]]), theirs)
+    if fits:
+        parity.require(report, "It")
+    else:
+        with pytest.raises(Permanent, match="allowed is less than"):
+            parity.require(report, "It")

@@ -1,4 +1,6 @@
+import gc
 import re
+import weakref
 
 import pytest
 import torch
@@ -237,3 +239,26 @@ def test_a_graph_cannot_be_pruned(model, reviews, tmp_path):
 def test_weights_of_other_names(model, reviews, tmp_path):
     save_file({"x": torch.zeros(1)}, model / "model.safetensors")
     assert "are not those of its config.json" in refused(tmp_path, {"layers": 1}, model, reviews)
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"], indirect=True)
+def test_what_a_batch_has_taken_is_let_go_with_it(model, reviews, tmp_path):
+    """Without the collector: a tensor that holds itself waits for it while the memory fills."""
+    seen = []
+
+    def watch(module, inputs):
+        if inputs and isinstance(inputs[0], torch.Tensor) and inputs[0].requires_grad:
+            seen.append(weakref.ref(inputs[0]))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(watch)
+    gc.collect()
+    gc.disable()
+    try:
+        made = job(tmp_path / "job", {"ffn": 0.5, "importance": "taylor"}, model=model, data=reviews)
+        prune.run(made)
+        alive = [one for one in seen if one() is not None]
+    finally:
+        gc.enable()
+        handle.remove()
+    assert len(seen) > 20
+    assert alive == []
