@@ -23,7 +23,7 @@ from gamma_orch.app import metrics, openai, tasks
 from gamma_orch.app.auth import ANONYMOUS
 from gamma_orch.app.chat import Templates
 from gamma_orch.app.edge import Request as Asked
-from gamma_orch.app.edge import fault
+from gamma_orch.app.edge import fault, told
 from gamma_orch.app.errors import MEDIA, Malformed, NotFound, Problem, Unavailable, Unprocessable
 from gamma_orch.app.openapi import document
 from gamma_orch.app.routes import ROUTES
@@ -263,8 +263,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 
 def _told(asked: Asked, problem: Problem) -> Response:
-    content = problem.body(asked.id)
-    return Response(content, problem.status.value, problem.headers, media_type=MEDIA.decode())
+    return Response(told(asked, problem), problem.status.value, problem.headers, media_type=MEDIA.decode())
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ Always:
 
 import asyncio
 import contextlib
+import json
 import time
 import traceback
 import uuid
@@ -57,6 +58,8 @@ ALWAYS: tuple[Header, ...] = ((b"cache-control", b"no-store"), (b"x-content-type
 CLOSE: Header = (b"connection", b"close")
 # What tells whether a worker lives must not depend on how often it is asked, nor on Valkey.
 NEVER_LIMITED = ("health", "ready")
+# Routes that clients of OpenAI's API ask: these show an error by its `error.message`, or not at all.
+AS_OPENAI = ("chat", "completions", "embeddings", "models", "model")
 LIVE = "gamma.live"  # the subprotocol that is answered: never the one that carries a key
 BODY = 30.0  # seconds that a body may take to come: who is slower holds a place for nothing
 NOBODY = Principal("", "", frozenset(), "anonymous", None)
@@ -170,7 +173,7 @@ class Edge:
         return found
 
     def _who(self, policy: "Policy", authorization: bytes | None, key: bytes | None) -> Principal:
-        """Raises Unauthenticated."""
+        """Who says nothing has no name: all of them together are not one caller. Raises Unauthenticated."""
         found = policy.gate.who(authorization, key)
         return replace(found, name="") if found.kind == "anonymous" else found
 
@@ -197,9 +200,7 @@ class Edge:
 
     def _limited(self, request: Request) -> "Awaitable[limits.Verdict | None]":
         principal = request.principal
-        # Who says nothing is counted by address: all of them together are not one caller.
-        name = "" if principal.kind == "anonymous" else principal.name
-        who = limits.Who(name, principal.tenant, request.address)
+        who = limits.Who(principal.name, principal.tenant, request.address)
         return request.policy.limiter.check(request.route, request.model, who)
 
     # --- WebSocket --------------------------------------------------------------------------------
@@ -313,7 +314,7 @@ class _Answer:
             (name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()
         ]
         await self.whole(
-            problem.status.value, problem.body(self._request.id), [(b"content-type", MEDIA), *headers]
+            problem.status.value, told(self._request, problem), [(b"content-type", MEDIA), *headers]
         )
 
     def _common(self) -> list[Header]:
@@ -330,6 +331,16 @@ def _may(principal: Principal, route: Route, model: str) -> bool:
     if route.body_names_model and any(one.startswith(f"{route.scope}:") for one in principal.scopes):
         return True  # for one model, and `Policy.permitted` sees whether for this
     return principal.may(route.scope, model)
+
+
+def told(request: Request, problem: Problem) -> bytes:
+    """The body of the answer. Problem details let other members stand beside theirs (RFC 9457, 3.2)."""
+    body = problem.body(request.id)
+    if request.route not in AS_OPENAI:
+        return body
+    places = (f"{one['at'] or 'The body'}: {one['says']}" for one in problem.faults)
+    error = {"message": " ".join((problem.detail, *places)), "type": problem.kind, "code": problem.kind}
+    return body[:-1] + b',"error":' + json.dumps(error, ensure_ascii=False).encode() + b"}"
 
 
 def fault(request: Request) -> Internal:

@@ -2,7 +2,7 @@
 
 Requests are read as those clients send them; what they may hold and this API has no meaning for is taken and
 ignored only where that changes no answer (`user`), and refused where it would (`n: 2`, `logprobs`, tools).
-Errors are problem details as everywhere.
+Errors are problem details as everywhere, with what those clients look for beside (`edge.told`).
 """
 
 import time
@@ -355,16 +355,21 @@ async def _events(
 
 
 async def counted(asked: Asked, first: Piece, rest: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
-    """The pieces of a stream. Who goes away before its end pays for what was written until then: each piece
-    has at least one token. What was read is known at the end alone, and counts one here."""
+    """The pieces of a stream, which are together what a whole answer has: where the text ends in the middle
+    of a character, that comes with the end.
+
+    Who goes away before the end pays for what was written until then: each piece has at least one token.
+    What was read is known at the end alone, and counts one here."""
     asked.tokens_in = asked.tokens_out = 1
-    piece = first
+    piece, said = first, ""
     while piece.end is None:
         yield piece
+        said += piece.text
         piece = await anext(rest)
         asked.tokens_out += 1
     asked.tokens_in, asked.tokens_out = piece.end.read, len(piece.end.ids)
-    yield piece
+    whole = piece.end.text
+    yield Piece(whole.removeprefix(said), piece.end) if whole.startswith(said) else piece
 
 
 def _event(data: object) -> bytes:

@@ -179,5 +179,11 @@ PROBLEM: Json = {
                 },
             },
         },
+        "error": {
+            "type": "object",
+            "description": "The same for clients of OpenAI's API, on the routes that they ask.",
+            "required": ["message", "type", "code"],
+            "properties": {name: {"type": "string"} for name in ("message", "type", "code")},
+        },
     },
 }

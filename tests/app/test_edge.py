@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from gamma_orch.app.bundle import ApiKey, Bundle, Issuer, Limit, Model, Process
+from gamma_orch.app.bundle import ApiKey, Bundle, Issuer, Limit, Live, Model, Process
 from gamma_orch.app.routes import OPEN, ROUTES, Route
 from tests.app.running import KEYS, Running, auth, bundle, free_port, model
 from tests.app.tinies import BROKEN, broken, changed, common, problem, three
@@ -99,6 +100,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
             Limit(name="few", by="principal", rate=3, per=60, routes=("whoami",)),
             Limit(name="each", by="address", rate=2, per=60, routes=("openapi",)),
         ),
+        live=Live(every=0.2),
         process=Process(
             port=free_port(), drain=5, body=BODY, trusted=(f"{PROXY}/32",), origins=(PAGE,), keep_alive=30
         ),
@@ -392,17 +394,17 @@ def test_an_address_is_believed_from_a_proxy_alone(edge: Edge) -> None:
     assert statuses(PROXY, "6.6.6.6, 198.51.100.2", 1) == [429]  # what the client wrote is to the left
     lies = [statuses(STRANGER, f"198.51.100.{number}", 1)[0] for number in range(3, 6)]
     assert lies == [200, 200, 429]
-    assert "198.51.100.1" in edge.worker.log()
-    assert "198.51.100.4" not in edge.worker.log()
+    until(lambda: '"198.51.100.2"' in edge.worker.log())
+    assert not any(text in edge.worker.log() for text in ("198.51.100.3", "198.51.100.5", "6.6.6.6"))
 
 
 def test_a_proxy_may_add_a_header_of_its_own(edge: Edge) -> None:
     """Behind the client's, which then is another line with the same name."""
     client = edge.client(None, at=PROXY)
-    for number in range(3):
-        lie = ("X-Forwarded-For", f"203.0.113.{number}")
-        said = client.get("/openapi.json", headers=[lie, ("X-Forwarded-For", "198.51.100.20")])
-    assert said.status_code == 429
+    lies = [("X-Forwarded-For", f"203.0.113.{number}") for number in range(3)]
+    mine = ("X-Forwarded-For", "198.51.100.20")
+    said = [client.get("/openapi.json", headers=[lie, mine]).status_code for lie in lies]
+    assert said == [200, 200, 429]
 
 
 def test_an_id_is_believed_from_a_proxy_alone(edge: Edge) -> None:
@@ -474,8 +476,7 @@ def test_nothing_that_was_sent_is_said_again(edge: Edge) -> None:
         token = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part({'iss': 'i', 'sub': CANARY})}.AAAA"
         words = dict.fromkeys(("x_canary", "user_agent", "cookie", "x_forwarded_for"), CANARY)
         client, nobody = edge.client(**words), edge.client(None, **words)
-        for one in (client, nobody):
-            one.params = httpx.QueryParams({"q": CANARY})
+        client.params = nobody.params = httpx.QueryParams({"q": CANARY})
         said = [
             nobody.get("/v1/models", headers={"Authorization": f"Bearer gk_{CANARY}"}),
             nobody.get("/v1/models", headers={"Authorization": f"Bearer {token}"}),
@@ -526,7 +527,7 @@ def test_nothing_that_was_sent_is_said_again(edge: Edge) -> None:
         log = edge.worker.log()
     assert CANARY not in str(refused.value.response)
     assert CANARY.encode() not in nonsense
-    assert {one.status_code for one in said} == {400, 401, 403, 404, 405, 413, 415, 500}
+    assert {one.status_code for one in said} == {400, 401, 403, 404, 405, 413, 415, 422, 500}
     for one in said:
         problem(one, one.status_code)
         assert CANARY not in one.text
@@ -572,8 +573,8 @@ def test_levels_of_the_cache(edge: Edge) -> None:
     first, second = client.post(PREDICT, json=text), client.post(PREDICT, json=text)
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("made", "l1")
     assert first.content == second.content
-    for body in ({"inputs": []}, {"inputs": "x", "more": 1}):
-        assert "x-cache" not in client.post(PREDICT, json=body).headers
+    for refused in ('{"inputs": []}', '{"inputs": "x", "more": 1}'):
+        assert "x-cache" not in client.post(PREDICT, content=refused).headers
     drawn = {"inputs": "the", "parameters": {"temperature": 1.0, "max_new_tokens": 2}}
     assert "x-cache" not in client.post("/v1/models/writer/predict", json=drawn).headers
     with ThreadPoolExecutor(8) as pool:
@@ -767,12 +768,14 @@ def test_who_leaves_a_stream_ends_the_writing(edge: Edge) -> None:
         ("/v1/models/busy/stream", _write("the film", 2000)),
         ("/v1/completions", {"model": "busy", "prompt": "the film", "max_tokens": 2000, "stream": True}),
     ):
-        before = _written(edge)
+        before, process = _written(edge), psutil.Process(edge.worker.processes[1].pid)
+        began = sum(process.cpu_times()[:2])
         with edge.client().stream("POST", path, json=body) as said:
             assert said.status_code == 200
             next(said.iter_raw())
         assert edge.client().post("/v1/models/busy/predict", json=_write("the", 1)).status_code == 200
         until(lambda: edge.worker.state()["inflight"] == 0)
+        assert sum(process.cpu_times()[:2]) - began < 0.6  # all of it would be 1.7 seconds of work
         written = _written(edge) - before
         assert 1 <= written < 1000  # and what was written is counted
 

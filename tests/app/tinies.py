@@ -83,10 +83,13 @@ def problem(answer: httpx.Response, status: int) -> Mapping[str, Any]:
     assert said["status"] == status
     assert said["detail"].endswith(".")
     assert said["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
-    assert said.keys() <= {"type", "title", "status", "detail", "instance", "errors"}
+    assert said.keys() <= {"type", "title", "status", "detail", "instance", "errors", "error"}
     for fault in said.get("errors", ()):
         assert fault.keys() == {"at", "says"}
         assert fault["at"] == "" or fault["at"].startswith("/")
+    if "error" in said:
+        assert said["error"]["message"].startswith(said["detail"])
+        assert said["error"]["type"] == said["error"]["code"] == KINDS[status]
     assert ("retry-after" in answer.headers) is (status in (429, 503))
     return said
 

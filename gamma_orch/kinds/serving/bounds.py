@@ -17,6 +17,7 @@ from gamma_orch.spec.quantities import Latency, Size, seconds_of, size_of
 
 NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 LONGEST = 366 * 86_400  # seconds
+DRAIN = 300  # seconds: supervisord kills a worker that takes much longer to stop
 PERIODS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 # `edge` counts no limit for what tells whether a worker lives, nor for a WebSocket.
 LIMITED = tuple(sorted({one.name for one in ROUTES if not one.socket} - {"health", "ready"}))
@@ -80,6 +81,12 @@ def _some(text: str) -> str:
     return text
 
 
+def _drain(text: str) -> str:
+    if seconds_of(text) > DRAIN:
+        raise ValueError(f"a worker drains for {DRAIN} s or less")
+    return text
+
+
 def at_least(least: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         if size_of(text) < size_of(least):
@@ -124,6 +131,7 @@ Network = Annotated[str, AfterValidator(_network)]
 Scope = Annotated[str, AfterValidator(_scope)]
 LimitedRoute = Annotated[str, AfterValidator(_limited)]
 Time = Annotated[Latency, AfterValidator(_within_a_year)]
+Drain = Annotated[Latency, AfterValidator(_drain)]
 SomeTime = Annotated[Time, AfterValidator(_some)]
 Body = Annotated[Size, AfterValidator(at_least("1kB"))]
 ModelName = Annotated[str, Names("Model")]

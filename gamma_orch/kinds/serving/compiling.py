@@ -42,7 +42,8 @@ def compiled(
     auth = allowed(name, fields, secrets, hashed, faults)
     _keep_urls(fields, valkey, secrets, faults)
     if faults:
-        raise Permanent(f"Service/{name}: {' '.join(faults)} Give other secrets, and apply again.")
+        said = " ".join(faults)
+        raise Permanent(f"Service/{name}: {said[0].lower()}{said[1:]} Give other secrets, and apply again.")
     listen = fields["listen"]
     made = contract.Bundle(
         service=name,

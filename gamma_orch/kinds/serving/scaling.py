@@ -103,6 +103,8 @@ def _wanted(here: int, load: float, whole: bool) -> tuple[int, str]:
         wanted = min(asked, 2 * here)
         slower = "" if wanted == asked else f", and it goes to {wanted} at once"
         return wanted, f"{here} run at {load:.2f} of the target: {asked} are needed{slower}."
-    if whole and here > 1 and load * here / (here - 1) <= ROOM:
+    if here > 1 and load * here / (here - 1) <= ROOM:
+        if not whole:
+            return here, f"{here} run at {load:.2f} of the target, as far as is known: they stay."
         return here - 1, f"{here} run at {load:.2f} of the target: {here - 1} would have room left."
     return here, f"{here} run at {load:.2f} of the target: that is as it should be."

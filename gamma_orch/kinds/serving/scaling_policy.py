@@ -42,7 +42,7 @@ class Target(WrittenOut):
         if self.cpu is None and self.queue is None and self.p95 is None:
             raise ValueError("say what to aim at: `cpu`, `queue` or `p95`")
         if self.cpu is not None and share_of(self.cpu) <= 0:
-            raise ValueError("a share of 0% is more than no worker can keep")
+            raise ValueError("a worker that uses 0% of a core does nothing")
         return self
 
 

@@ -14,6 +14,7 @@ from gamma_orch.kinds.serving.bounds import (
     NAME,
     ApiName,
     Body,
+    Drain,
     LimitedRoute,
     ModelName,
     Network,
@@ -145,7 +146,7 @@ class ServiceSpec(WrittenOut):
     """The largest request."""
     rollout: Rollout = Rollout()
     """How a new bundle is taken."""
-    drain: Time = "10s"
+    drain: Drain = "10s"
     """How long a worker that stops waits for its requests."""
 
     @field_validator("valkey")

@@ -44,8 +44,9 @@ def test_processor_is_a_share_of_a_core_of_each_worker():
 
 
 def test_the_queue_is_the_mean_of_the_looks():
-    found = between([at(100, queue=2), at(130, queue=4)], at(160, queue=12), 60)
-    assert found.measured["queue"] == 3  # 18 texts at three looks, of two workers
+    looks = [at(90, queue=100), at(100, queue=2), at(130, queue=4)]
+    found = between(looks, at(160, queue=12), 60)
+    assert found.measured["queue"] == 3  # 18 texts at the last three looks, of two workers
 
 
 def test_latencies_are_those_between_the_looks():
@@ -164,6 +165,10 @@ def test_what_is_not_a_prediction_is_not_timed(state: Path):
     url = f"http://127.0.0.1:{house.bundle(house.current()).process.port}"
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert look(house.folder).latencies == before.latencies
+
+
+def test_routes_are_timed_whose_answer_is_whole():
+    assert sorted(figures.ROUTES_TIMED) == ["chat", "completions", "embeddings", "predict"]
 
 
 def test_a_worker_that_is_not_there(state: Path, tmp_path: Path):

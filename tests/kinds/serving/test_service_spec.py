@@ -9,8 +9,10 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.diagnostic import written
 from gamma_orch.core.leaves import Ref, Secret, Template
 from gamma_orch.kinds.serving import auth_spec, bounds
+from gamma_orch.kinds.serving import service as service_kind
 from gamma_orch.kinds.serving.bounds import rate_of
 from gamma_orch.kinds.serving.cache_policy import CachePolicySpec
+from gamma_orch.kinds.serving.scaling_policy import ScalingPolicySpec
 from gamma_orch.kinds.serving.service_spec import ServiceSpec, normalise
 from gamma_orch.spec.complaints import checked
 from tests.kinds.serving.specs import API, AUTH, WHOLE, cache, secret, service
@@ -208,7 +210,8 @@ def test_nothing_is_needed_and_nothing_is_open():
             "a is served twice",
         ),
         (of_model(deadline="0s"), "spec.models[0].deadline", "a time here is longer than 0s"),
-        ({"drain": "99999999m"}, "spec.drain", "a time here is 366 days or less"),
+        ({"rollout": {"watch": "99999999m"}}, "spec.rollout.watch", "a time here is 366 days or less"),
+        ({"drain": "6m"}, "spec.drain", "a worker drains for 300 s or less"),
         ({"body": "10B"}, "spec.body", "a size here is 1kB or more"),
     ],
 )
@@ -283,10 +286,32 @@ def test_a_cache_policy_that_no_bundle_could_hold(spec: dict[str, Any], place: s
     assert (found, words in message) == (place, True)
 
 
+@pytest.mark.parametrize(
+    ("changed", "place", "words"),
+    [
+        ({"min": 5}, "spec", "`min` is 5, and `max` is 4"),
+        ({"target": {}}, "spec.target", "say what to aim at: `cpu`, `queue` or `p95`"),
+        ({"target": {"cpu": "0%"}}, "spec.target", "a worker that uses 0% of a core does nothing"),
+        ({"target": {"p95": "0s"}}, "spec.target.p95", "a time here is longer than 0s"),
+        ({"target": {"queue": 0}}, "spec.target.queue", "must be greater than 0"),
+        ({"max": 65}, "spec.max", "must be at most 64"),
+        ({"window": "0s"}, "spec.window", "a time here is longer than 0s"),
+    ],
+)
+def test_a_scaling_policy_that_nobody_could_follow(changed: dict[str, Any], place: str, words: str):
+    given = {"service": "api", "max": 4, "target": {"cpu": "70%"}, **changed}
+    found, message = one(given, ScalingPolicySpec)
+    assert (found, words in message) == (place, True), message
+
+
 def test_what_is_said_here_is_what_the_app_does():
     assert set(edge.NEVER_LIMITED).isdisjoint(bounds.LIMITED)
     assert auth_spec.PRIVATE == auth._PRIVATE
     assert auth_spec.ANONYMOUS == auth.ANONYMOUS
+
+
+def test_a_worker_that_drains_is_not_killed_meanwhile():
+    assert service_kind.STOP >= bounds.DRAIN + 30  # and what it closes after that
 
 
 # -- fields --------------------------------------------------------------------------------------
@@ -309,6 +334,13 @@ def test_versions_stand_under_their_name():
     }
     assert writer["newTokens"] == 128
     assert not {"model", "name"} & writer.keys()
+
+
+def test_a_model_may_have_another_name_in_the_api():
+    found = normalise(API, service(models=[{"model": "sentiment", "name": "mood"}]), lambda _: {})
+    assert {name: list(served["versions"]) for name, served in found["models"].items()} == {
+        "mood": ["sentiment"]
+    }
 
 
 def test_the_cache_policy_is_taken_in():
