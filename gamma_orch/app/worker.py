@@ -44,7 +44,7 @@ class Worker:
         self.log = logs.logger()
         self.metrics = Recorder(home / "metrics", slot)
         self.metrics.watch("in_flight", lambda: self.inflight)
-        self.answers = self.faults = 0  # requests answered, and those of them with a 5xx
+        self.answers = self.faults = 0  # requests answered, and those of them with a 500
         self.shelf = Shelf(self.metrics)
         self.policy: Policy | None = None
         self.fault = ""  # why the last bundle was refused
@@ -170,7 +170,7 @@ class Worker:
         """The request is over: metrics, access log, request log."""
         self.busy = time.monotonic()
         self.answers += 1
-        self.faults += status >= 500
+        self.faults += status == 500  # a full queue (503) and a late answer (504) are no fault of a bundle
         seconds = time.perf_counter() - request.started
         self.metrics.request(request.route, request.model, status, seconds, request.cache)
         if request.tokens_in:

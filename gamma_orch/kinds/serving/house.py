@@ -93,4 +93,11 @@ class House:
         return passwords.hashed(password, user)
 
     def destroy(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """All goes but what texts in the database are sealed with: without it nobody could read them."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name == "columns.secret":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -53,9 +53,8 @@ class ServiceProvider:
 
         name, house = task.address.name, self._house(task.address.name)
         fields = {**task.reveal(dict(task.fields)), **self._own(house)}
-        made = await asyncio.to_thread(
-            compiled, name, fields, self._artifact, house.hashed, self._valkey(fields), _code()
-        )
+        valkey = await asyncio.to_thread(self._valkey, fields)
+        made = await asyncio.to_thread(compiled, name, fields, self._artifact, house.hashed, valkey, _code())
         house.store(made.bundle, made.secrets, task.fields)
         watch = seconds_of(fields["rollout"]["watch"])
         rollout = Rollout(house, self._supervised(), self._program(name, fields), task.tell, watch)
@@ -71,16 +70,21 @@ class ServiceProvider:
 
     async def _look(self, name: str) -> Observation:
         house = self._house(name)
-        current = house.current()
-        if not current:
-            return ABSENT
         try:
+            current = house.current()
+            if not current:
+                return ABSENT
             fields = house.fields(current)
             bundle = house.bundle(current)
-        except (OSError, ValueError) as error:
-            return Unreadable(f"The bundle of Service/{name} cannot be read: {error}")
-        try:
             wanted = self._program(name, fields)
+            served = fields["models"].values()
+            keys = sorted({one["key"] for model in served for one in model["versions"].values()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Unreadable(
+                f"What Service/{name} runs cannot be read from {house.folder}: {error}. "
+                "Delete the file `current` in it to have all of it made anew."
+            )
+        try:
             faults = [fault async for fault in self._faults(name, current, wanted)]
             if self._shares(fields) and self._embedded().state() is not State.RUNNING:
                 faults.append("Valkey does not run: workers go on without a shared cache and shared limits")
@@ -89,6 +93,7 @@ class ServiceProvider:
         outputs = {
             "url": f"http://{bundle.process.host}:{bundle.process.port}",
             "bundle": current,
+            "keys": keys,
         }
         return Seen(fields, outputs, not faults, "; ".join(faults))
 
@@ -172,10 +177,12 @@ class ServiceProvider:
             if found is None:
                 raise Permanent(f"The artifact {key[:12]} is not in the store. Apply its Model again.")
             folder = store.folder(found)
+            task = Card.read(folder).task
         except StoreError as error:
             raise Temporary(str(error)) from error
-        files = {file.path: file.sha256 for file in found.files}
-        return Artifact(str(folder), files, Card.read(folder).task)
+        except (OSError, ValueError) as error:
+            raise Permanent(f"The artifact {key[:12]} is no model: {error}. Build its Model anew.") from None
+        return Artifact(str(folder), {file.path: file.sha256 for file in found.files}, task)
 
 
 def _code() -> str:
@@ -195,6 +202,7 @@ KIND = Kind(
     outputs={
         "url": "where it answers",
         "bundle": "the digest of the bundle that its workers run",
+        "keys": "the keys of the artifacts that it serves",
     },
     check=agreement.services,
 )

@@ -293,7 +293,7 @@ def test_a_cache_policy_that_no_bundle_could_hold(spec: dict[str, Any], place: s
         ({"target": {}}, "spec.target", "say what to aim at: `cpu`, `queue` or `p95`"),
         ({"target": {"cpu": "0%"}}, "spec.target", "a worker that uses 0% of a core does nothing"),
         ({"target": {"p95": "0s"}}, "spec.target.p95", "a time here is longer than 0s"),
-        ({"target": {"queue": 0}}, "spec.target.queue", "must be greater than 0"),
+        ({"target": {"queue": 0}}, "spec.target.queue", "must be more than 0"),
         ({"max": 65}, "spec.max", "must be at most 64"),
         ({"window": "0s"}, "spec.window", "a time here is longer than 0s"),
     ],
