@@ -207,8 +207,6 @@ class Process(Value):
     """Networks of proxies whose X-Forwarded-For is believed."""
     origins: tuple[str, ...] = ()
     """Origins whose pages may open a WebSocket, beside the API's own."""
-    traces: str | None = None
-    """Where OpenTelemetry traces go."""
 
 
 class Bundle(Value):

@@ -165,8 +165,12 @@ def test_a_current_bundle_that_cannot_be_read_does_not_keep_another_from_being_m
     assert passwords.verified(PASSWORD, house.hashed("anna", PASSWORD))
 
 
-def test_destroyed_is_gone(house: House):
+def test_destroyed_is_gone_but_for_what_texts_are_sealed_with(house: House):
     house.settle(store(house, 0))
+    sealed, _ = house.secret("columns"), house.secret("tokens")
     house.destroy()
     house.destroy()
-    assert not house.folder.exists()
+    assert [path.name for path in house.folder.iterdir()] == ["columns.secret"]
+    assert not house.exists
+    assert house.secret("columns") == sealed
+    House(house.folder.parent / "never").destroy()
