@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "page"
 POLICY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
 }
 FAULTS = 16  # that one answer lists, at most

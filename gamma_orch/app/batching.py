@@ -89,7 +89,8 @@ class Batcher(line.Line[_Item], Generic[Raw, Read, Result]):
             return results
 
     def _work(self) -> None:
-        while self._collect(block=not self._pool):
+        # What waits may be more than was read: a text that takes long to read ends the reading.
+        while self._collect(block=not self._pool and not self._waiting):
             self._read()
             if batch := self._next():
                 self._run(batch)

@@ -209,10 +209,8 @@ class Edge:
         """Refused before it is accepted: the client sees 403. A browser cannot set headers here, so its key
         comes as a subprotocol, `bearer.<key>`; and its page must be one of ours."""
         path = scope["path"]
-        scope["path"], scope["query_string"] = (
-            "/",
-            b"",
-        )  # the server logs them, and they are the client's words
+        # The server logs both, and they are the client's words.
+        scope["path"], scope["query_string"] = "/", b""
         policy = self._worker.policy
         if policy is None:
             await receive()

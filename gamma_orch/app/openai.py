@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
 from msgspec import UNSET, Struct, UnsetType
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gamma_orch.app import chat, tasks
 from gamma_orch.app.edge import Request as Asked
@@ -52,6 +52,15 @@ router = APIRouter(route_class=Read)
 # --- requests -------------------------------------------------------------------------------------
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# 5.0 is a whole number, as JSON Schema has it; beyond 2^53 many clients have none.
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(_whole)]
+
+
 class Strict(BaseModel):
     """Nothing is taken for what it is not: "1" is no number, and 1 is not true."""
 
@@ -69,10 +78,10 @@ class StreamOptions(Strict):
 
 
 class Sampling(Body):
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: Count | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    seed: Seed | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # What follows has one value that changes nothing, which many clients send.
@@ -107,7 +116,7 @@ class Message(Strict):
 
 class ChatBody(Sampling):
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: Count | None = None
     logprobs: Literal[False] | None = None
 
     def parameters(self) -> tasks.WriteParameters:

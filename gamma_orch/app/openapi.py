@@ -16,7 +16,7 @@ from gamma_orch.app.routes import OPEN, ROUTES, Route
 
 Json = Any
 PLACE = "#/components/schemas/{name}"
-EXAMPLE = {
+EXAMPLE: Json = {
     "inputs": ["A warm, clever film.", "Two hours that I will not get back."],
     "parameters": {},
 }
@@ -64,6 +64,8 @@ def document(app: FastAPI, answers: Mapping[str, type[msgspec.Struct]]) -> Json:
     for more in (tasks.components(PLACE), made, {"Problem": PROBLEM}):
         assert not schemas.keys() & more.keys(), "two schemas have one name"
         schemas.update(more)
+    for name in ("ReadRequest", "WriteRequest"):
+        schemas[name]["properties"]["inputs"] = _texts()
     found["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT."},
         "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -84,7 +86,7 @@ def _predict() -> Json:
         "summary": "Ask a model",
         "operationId": "predict",
         "parameters": [_named("model")],
-        "requestBody": _body("ReadRequest", "WriteRequest"),
+        "requestBody": _content({"anyOf": [_ref("ReadRequest"), _ref("WriteRequest")]}, EXAMPLE),
         "responses": {
             "200": {
                 "description": "An output for each input.",
@@ -98,17 +100,25 @@ def _predict() -> Json:
 
 
 def _stream(operation: Json) -> None:
+    schema = {"allOf": [_ref("WriteRequest"), {"properties": {"inputs": _texts(most=1)}}]}
+    example = {"inputs": EXAMPLE["inputs"][0], "parameters": {}}
     operation["summary"] = "Ask a model that writes, and read along"
-    operation["requestBody"] = _body("WriteRequest")
+    operation["requestBody"] = _content(schema, example)
     operation["responses"]["200"] = {
         "description": "Server-sent events: piece, end, error.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
 
 
-def _body(*names: str) -> Json:
-    schema = _ref(names[0]) if len(names) == 1 else {"anyOf": [_ref(name) for name in names]}
-    return {"required": True, "content": {"application/json": {"schema": schema, "example": EXAMPLE}}}
+def _texts(most: int | None = None) -> Json:
+    many: Json = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    if most is not None:
+        many["maxItems"] = most
+    return {"anyOf": [{"type": "string"}, many]}
+
+
+def _content(schema: Json, example: Json) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _complete(route: Route, operation: Json, schema_of: Mapping[str, Json]) -> None:
@@ -118,7 +128,7 @@ def _complete(route: Route, operation: Json, schema_of: Mapping[str, Json]) -> N
         responses["200"]["content"] = {"application/json": {"schema": schema_of[route.name]}}
     if route.name in ("chat", "completions"):
         responses["200"]["description"] = "The answer; with `stream`, server-sent events as OpenAI has them."
-        responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        responses["200"]["content"]["text/event-stream"] = {}
     if route.name == "metrics":
         responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     if route.scope != OPEN:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,13 +122,18 @@ class Running:
 
     def state(self, slot: int = 1) -> Any:
         try:
-            return asyncio.run(control.ask(self.home, slot, "state"))
+            return self.ask("state", slot)
         except control.Silent:
             return {}
 
     def swap(self, bundle: Bundle, secrets: Mapping[str, str] | None = None, slot: int = 1) -> Any:
         self.write(bundle, secrets or {})
-        return asyncio.run(control.ask(self.home, slot, "swap", 60, digest=bundle.digest))
+        return self.ask("swap", slot, digest=bundle.digest)
+
+    def ask(self, do: str, slot: int = 1, **more: str) -> Any:
+        """In a thread of its own: playwright has an event loop in the one of the test. Raises Silent."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(control.ask(self.home, slot, do, 60, **more))).result()
 
     def signal(self, which: signal.Signals, slot: int = 1) -> None:
         self.processes[slot].send_signal(which)

@@ -2,6 +2,7 @@
 
 The last test ends the worker that the others ask."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -25,7 +26,9 @@ from joserfc.jwk import OctKey
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from gamma_orch.app import edge as module
 from gamma_orch.app.bundle import ApiKey, Bundle, Issuer, Limit, Live, Model, Process
+from gamma_orch.app.errors import Malformed
 from gamma_orch.app.routes import OPEN, ROUTES, Route
 from tests.app.running import KEYS, Running, auth, bundle, free_port, model
 from tests.app.tinies import BROKEN, broken, changed, common, problem, three
@@ -33,6 +36,7 @@ from tests.app.tinies import BROKEN, broken, changed, common, problem, three
 PROXY, STRANGER = "127.0.0.2", "127.0.0.3"  # addresses of this machine: one is trusted
 PAGE = "https://page.example"
 BODY = 20_000  # bytes
+DRAIN = 10  # seconds
 PREDICT = "/v1/models/sentiment/predict"
 TEXT = {"inputs": "a warm film"}
 CANARY = "canary-7f3a"
@@ -102,7 +106,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         ),
         live=Live(every=0.2),
         process=Process(
-            port=free_port(), drain=5, body=BODY, trusted=(f"{PROXY}/32",), origins=(PAGE,), keep_alive=30
+            port=free_port(), drain=DRAIN, body=BODY, trusted=(f"{PROXY}/32",), origins=(PAGE,), keep_alive=30
         ),
     )
     with Running(folder / "home", found) as running:
@@ -327,6 +331,19 @@ def test_a_body_that_does_not_end(edge: Edge) -> None:
             wire.sendall(_head("POST", PREDICT, ("Content-Length", "1000")) + b'{"inputs":')
     until(lambda: edge.worker.state()["inflight"] == 0)
     assert edge.client().post(PREDICT, json=TEXT).status_code == 200
+
+
+def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends the head of a request and nothing more does not hold a place for ever."""
+    monkeypatch.setattr(module, "BODY", 0.05)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    with pytest.raises(Malformed, match="not here within") as late:
+        asyncio.run(module._body({"headers": []}, receive, 100))
+    assert late.value.headers == {"Connection": "close"}
 
 
 @named(POSTS)
@@ -655,7 +672,7 @@ def test_a_bundle_that_is_refused_changes_nothing(edge: Edge, tmp_path: Path) ->
         ("b" * 64, "cannot be read"),
         ("../x", "64 hex digits"),
     ):
-        assert why in _ask(edge.worker, digest)["error"]
+        assert why in edge.worker.ask("swap", digest=digest)["error"]
     with edge.swapped(auth=auth(revoked=("another",))):
         assert edge.worker.state()["fault"] == ""
 
@@ -825,7 +842,7 @@ def test_a_worker_without_a_bundle_lives_and_says_when_to_come_again(tmp_path: P
             assert alive.json() == {"status": "ok"}
             with pytest.raises(InvalidStatus):
                 connect(worker.url.replace("http", "ws", 1) + "/v1/live", proxy=None)
-            assert "error" not in _ask(worker, digest)
+            assert "error" not in worker.ask("swap", digest=digest)
             assert client.get("/readyz").json() == {"status": "ready"}
     finally:
         worker.close()
@@ -863,7 +880,7 @@ def test_no_request_is_lost_when_a_worker_is_replaced(edge: Edge) -> None:
             until(lambda: min(answered) > 5)
             worker.signal(signal.SIGTERM)
             assert _code(heard) == 1012
-            worker.processes[1].wait(20)
+            worker.processes[1].wait(DRAIN - 2)  # nobody new came to it, so it was soon left alone
             at_the_end = list(answered)
             until(lambda: bool(failed) or all(a > b + 5 for a, b in zip(answered, at_the_end, strict=True)))
         finally:
@@ -902,14 +919,6 @@ def _gone(of: Model) -> Model:
     return of.model_copy(update={"versions": (gone,)})
 
 
-def _ask(worker: Running, digest: str) -> Any:
-    import asyncio
-
-    from gamma_orch.app import control
-
-    return asyncio.run(control.ask(worker.home, 1, "swap", 60, digest=digest))
-
-
 def _logged(edge: Edge, request: str, event: str) -> Mapping[str, Any]:
     end = time.monotonic() + 10
     while time.monotonic() < end:
@@ -923,11 +932,13 @@ def _logged(edge: Edge, request: str, event: str) -> Mapping[str, Any]:
 
 def _code(heard: ClientConnection) -> int | None:
     """With which it is closed."""
+    end = time.monotonic() + 20
     try:
-        while True:
+        while time.monotonic() < end:
             heard.recv(timeout=20)
     except ConnectionClosed as closed:
         return closed.rcvd.code if closed.rcvd else None
+    raise AssertionError("it is not closed")
 
 
 def _written(edge: Edge) -> float:

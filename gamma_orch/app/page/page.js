@@ -50,10 +50,19 @@ const draw = (name, value, text) => {
   if (line.length > POINTS) line.shift();
   $(name).textContent = text;
   const most = Math.max(...line, 1e-9);
-  const points = line.map((one, i) => `${(120 * i) / (POINTS - 1)},${(29 - (28 * one) / most).toFixed(1)}`);
+  const first = POINTS - line.length; // the newest is at the right
+  const points = line.map((one, i) => `${(120 * (first + i)) / (POINTS - 1)},${(29 - (28 * one) / most).toFixed(1)}`);
   const shape = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
   shape.setAttribute("points", points.join(" "));
   $(`${name}-line`).replaceChildren(shape);
+};
+
+const forget = () => {
+  for (const [name, line] of Object.entries(lines)) {
+    line.length = 0;
+    $(name).textContent = "–";
+    $(`${name}-line`).replaceChildren();
+  }
 };
 
 const hear = (now) => {
@@ -100,6 +109,7 @@ const listen = (heard) => {
 $("door").addEventListener("submit", async (event) => {
   event.preventDefault();
   leave();
+  forget();
   showModels([]);
   key = $("key").value.trim();
   try {
