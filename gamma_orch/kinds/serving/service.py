@@ -74,8 +74,7 @@ class ServiceProvider:
             current = house.current()
             if not current:
                 return ABSENT
-            fields = house.fields(current)
-            bundle = house.bundle(current)
+            fields = house.fields(current)  # not the bundle: an older version's may be of another form
             wanted = self._program(name, fields)
             served = fields["models"].values()
             keys = sorted({one["key"] for model in served for one in model["versions"].values()})
@@ -91,7 +90,7 @@ class ServiceProvider:
         except ProviderError as error:
             return Unreadable(str(error))
         outputs = {
-            "url": f"http://{bundle.process.host}:{bundle.process.port}",
+            "url": f"http://{wanted.host}:{wanted.port}",
             "bundle": current,
             "keys": keys,
         }
