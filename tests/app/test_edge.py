@@ -346,6 +346,17 @@ def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert late.value.headers == {"Connection": "close"}
 
 
+def test_who_is_cancelled_while_a_body_comes_is_not_late() -> None:
+    async def run() -> None:
+        reading = asyncio.create_task(module._body({"headers": []}, asyncio.Event().wait, 100))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(run())
+
+
 @named(POSTS)
 @pytest.mark.parametrize(
     "media",
