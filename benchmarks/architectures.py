@@ -12,6 +12,7 @@ costs a trained one. About an hour on two cores; what is built is kept in FOLDER
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,8 +73,9 @@ class Architecture:
 
     @property
     def _int8(self) -> list[Json]:
-        quantize: Json = {"pass": "quantize-openvino"}
-        return [{"pass": "openvino"}, quantize if self.encodes else {**quantize, "weights": "int8"}]
+        if self.encodes:
+            return [{"pass": "openvino"}, {"pass": "quantize-openvino"}]
+        return [{"pass": "quantize-weights", "bits": 8}]
 
     @property
     def encodes(self) -> bool:
@@ -163,8 +165,14 @@ class Store:
         return self.artifacts.folder(artifact), self.artifacts.folder(before), speed
 
 
-def prompts(model: Model) -> list[list[int]]:
-    """Seeded rows of ids: most of the drawn models have tokens that no tokenizer of theirs can write."""
+def prompts(one: Architecture, model: Model, store: Store) -> list[list[int]]:
+    """The beginnings of reviews; for a drawn model seeded rows of ids, for most of them have tokens that no
+    tokenizer of theirs can write."""
+    if one.kind is None:
+        data = store.artifacts.folder(store.found(store.pointers["Dataset/reviews"]["key"]))
+        lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        read = (ids[:PROMPT] for ids in model.text.ids([json.loads(line)["text"] for line in lines]))
+        return [ids for ids in read if len(ids) == PROMPT][:PROMPTS]
     draw = np.random.default_rng(7)
     usable = [n for n in range(model.marks.vocabulary) if n != model.marks.pad and n not in model.marks.ends]
     return [[int(n) for n in draw.choice(usable, PROMPT)] for _ in range(PROMPTS)]
@@ -182,7 +190,7 @@ def rows(one: Architecture, store: Store) -> Iterator[list[str]]:
         report = parity.compared(reference, candidate)
         same = ""
         if isinstance(reference, Generator) and isinstance(candidate, Generator):
-            given = prompts(reference)
+            given = prompts(one, reference, store)
             if source not in written:
                 written[source] = reference.generate_ids(given, NEW)
             made = candidate.generate_ids(given, NEW)

@@ -14,7 +14,7 @@ from functools import cached_property
 from gamma_orch.core.canonical import Json, digest
 
 # Raised by one when a pass of that name makes something else than before from the same input.
-REVISIONS: Mapping[str, int] = {"to_openvino": 1, "trim_vocabulary": 1}
+REVISIONS: Mapping[str, int] = {"export": 1, "quantize_weights": 1, "to_openvino": 1, "trim_vocabulary": 1}
 
 _TORCH = ("torch", "transformers")
 _ONNX = ("onnx", "onnxruntime")

@@ -271,8 +271,8 @@ class _Maker:
 
 
 TAKES_DATA = frozenset({"quantize_static", "quantize_openvino", "prune", "distil", "trim_vocabulary"})
-# Found on MiniLM and film reviews: a sixth of the layers and a third of the feed-forward width go, and one round
-# over the labels and the teacher's answers brings back what they took. docs/models.md has the figures.
+# Found on MiniLM and film reviews: a sixth of the layers and a third of the feed-forward width go, and one
+# round over the labels and the teacher's answers brings back what they took. docs/models.md has the figures.
 ULTRA_PRUNE: Json = {
     "layers": {"keep": 0.84, "choose": "spread"},
     "ffn": 0.6667,

@@ -2,7 +2,7 @@
 same.
 
 The graphs are optimum's. An encoder-decoder is rearranged (`cross_keys`), so that its decoder is there once
-and not twice. The same weights give the same bytes.
+and not twice, and so is the decoder's embedding table (`tables`). The same weights give the same bytes.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from optimum.exporters.onnx import onnx_export_from_model
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
-from gamma_orch.kinds.models.passes import cross_keys, first_token, graph_folder, parity
+from gamma_orch.kinds.models.passes import cross_keys, first_token, graph_folder, parity, tables
 from gamma_orch.kinds.models.passes.architectures import EXPORTED_AS, Form, architecture
 from gamma_orch.runtimes.folder import Card
 
@@ -78,6 +78,7 @@ def _exported(job: Job, card: Card, form: Form, opset: int | None) -> tuple[dict
         encoder, decoder = cross_keys.rearranged(
             *(made / f"{name}_model.onnx" for name in ("encoder", "decoder", "decoder_with_past"))
         )
+        tables.once(decoder)
         found = {"encoder": encoder, "decoder": decoder}
     else:
         found = {"model": graph_folder.read(made / "model.onnx")}

@@ -10,7 +10,6 @@ which has a range for each block, kept it at 62.5 at the same speed a token.
 """
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,17 @@ def run(job: Job) -> Json:
     per_channel = bool(job.params.get("perChannel", True))
 
     def change(graph: Any) -> Any:
-        return changed(job, graph, per_channel=per_channel)
+        with tempfile.TemporaryDirectory(dir=job.work) as folder:
+            made = Path(folder) / "quantized.onnx"
+            quantize_dynamic(
+                graph,
+                made,
+                weight_type=QuantType.QInt8,
+                per_channel=per_channel,
+                use_external_data_format=graph.ByteSize() > graph_folder.PROTOBUF,
+                # A graph with nodes of ONNX Runtime's own has tensors whose type is not inferred.
+                extra_options={"DefaultTensorType": 1},
+            )
+            return graph_folder.read(made)
 
     return quantized.whole(job, card, "INT8 with dynamic ranges", "int8", change)
-
-
-def changed(job: Job, graph: Any, operators: Sequence[str] | None = None, per_channel: bool = False) -> Any:
-    """The graph with these operators quantized; without `operators`, all that the tool knows."""
-    with tempfile.TemporaryDirectory(dir=job.work) as folder:
-        made = Path(folder) / "quantized.onnx"
-        quantize_dynamic(
-            graph,
-            made,
-            op_types_to_quantize=list(operators) if operators else None,
-            weight_type=QuantType.QInt8,
-            per_channel=per_channel,
-            use_external_data_format=graph.ByteSize() > graph_folder.PROTOBUF,
-            # A graph with nodes of ONNX Runtime's own has tensors whose type is not inferred.
-            extra_options={"DefaultTensorType": 1},
-        )
-        return graph_folder.read(made)
