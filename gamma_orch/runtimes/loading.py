@@ -18,9 +18,10 @@ from gamma_orch.runtimes.text import Marks, Text
 Model = Encoder | Generator
 
 
-def load(folder: Path, threads: int = 1, **options: Any) -> Model:
+def load(folder: Path, threads: int = 1, cache: Path | None = None, **options: Any) -> Model:
     """Open the model of `folder` with the runtime that its card names, on `threads` threads.
 
+    `cache`: a folder for what a runtime compiles of the model, for the next that loads it.
     `options` go to the runtime: `compute` ("float32", "bfloat16", "auto") to OpenVINO, in the place of what
     the card says; `precision` ("float32", "bfloat16") to PyTorch. Raises ModelBroken where the folder is no
     whole, safe model.
@@ -31,7 +32,7 @@ def load(folder: Path, threads: int = 1, **options: Any) -> Model:
 
         return pytorch.opened(folder, card, threads, **options)
     text, marks = Text(folder, card), Marks.read(folder)
-    open_ = _Opening(folder, card, threads, options)
+    open_ = _Opening(folder, card, threads, cache, options)
     match card.task:
         case "text-generation":
             return GraphDecoder(card, text, marks, open_.past("model"))
@@ -62,6 +63,7 @@ class _Opening:
     folder: Path
     card: Card
     threads: int
+    cache: Path | None
     options: Mapping[str, Any]
 
     def graph(self, role: str) -> Graph:
@@ -82,7 +84,7 @@ class _Opening:
 
     @property
     def _for_openvino(self) -> Mapping[str, Any]:
-        return {"compute": self.card.compute, **self.options}
+        return {"compute": self.card.compute, "cache": self.cache, **self.options}
 
     def _path(self, role: str) -> Path:
         try:

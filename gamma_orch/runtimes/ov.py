@@ -1,7 +1,13 @@
-"""OpenVINO on the processor: latency first, one stream, weights mapped from the file."""
+"""OpenVINO on the processor: latency first, one stream, weights mapped from the file.
 
+With a `cache`, a folder of the caller's, a graph is compiled once: what comes of it is mapped from a file,
+and shared by all processes that load the same graph.
+"""
+
+import contextlib
+import fcntl
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +24,10 @@ Compute = Literal["float32", "bfloat16", "auto"]
 
 
 class OvGraph:
-    def __init__(self, path: Path, threads: int, compute: Compute = "float32") -> None:
-        self._compiled = _compiled(path, threads, compute, lambda model: None)
+    def __init__(
+        self, path: Path, threads: int, compute: Compute = "float32", cache: Path | None = None
+    ) -> None:
+        self._compiled = _compiled(path, threads, compute, lambda model: None, cache)
         # One array may go by several names: what a conversion found to do nothing was taken out.
         self._shapes = {
             name: value.partial_shape for value in self._compiled.inputs for name in sorted(value.names)
@@ -47,9 +55,11 @@ class OvGraph:
 class OvPast(Past):
     """Keys and values stay inside OpenVINO, and grow there: nothing of them is copied at a step."""
 
-    def __init__(self, path: Path, threads: int, compute: Compute = "float32") -> None:
+    def __init__(
+        self, path: Path, threads: int, compute: Compute = "float32", cache: Path | None = None
+    ) -> None:
         self._shapes: dict[str, tuple[str, Sequence[int | None]]] = {}
-        self._compiled = _compiled(path, threads, compute, self._keep_inside)
+        self._compiled = _compiled(path, threads, compute, self._keep_inside, cache)
 
     def _keep_inside(self, model: Any) -> None:
         from openvino._offline_transformations import apply_make_stateful_transformation
@@ -82,7 +92,9 @@ class OvMemory:
     fixed: dict[str, Value]
 
 
-def _compiled(path: Path, threads: int, compute: Compute, change: Callable[[Any], None]) -> Any:
+def _compiled(
+    path: Path, threads: int, compute: Compute, change: Callable[[Any], None], cache: Path | None
+) -> Any:
     """Raises ModelBroken where the file is not whole."""
     import openvino
     from openvino import properties
@@ -98,16 +110,42 @@ def _compiled(path: Path, threads: int, compute: Compute, change: Callable[[Any]
     if compute != "auto":
         kind = openvino.Type.bf16 if compute == "bfloat16" else openvino.Type.f32
         hints[properties.hint.inference_precision()] = kind
+    if cache is not None:
+        hints[properties.cache_dir()] = str(cache)
+        hints[properties.cache_mode()] = "OPTIMIZE_SPEED"  # its enum of the same name is refused
     check_weights(path)
-    try:
+
+    def made() -> Any:
         model = core.read_model(path)
         change(model)
         return core.compile_model(model, "CPU", hints)
+
+    try:
+        if cache is None:
+            return made()
+        with _alone(cache):
+            before = set(cache.iterdir())
+            compiled = made()
+            if set(cache.iterdir()) == before:
+                return compiled
+            # Compiled in this process, its weights are its own: of a MiniLM in INT8 some 50 MB more than
+            # what is mapped from the file.
+            del compiled
+            return made()
     except Exception as error:
         raise ModelBroken(
             f"{path} is not a graph that OpenVINO can load: {_last(error)}. "
             "Are the .xml and the .bin beside it whole? Build or fetch the model anew."
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process at a time: OpenVINO reads what another still writes, finds it broken, and removes it."""
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _sizes(shape: Any) -> list[int | None]:

@@ -4,6 +4,7 @@
                                         /bundles/<digest>.json, .secrets.json, .fields.json
                                         /slots/<n>.sock    of each worker (app.control)
                                         /metrics/          counters of all workers (app.metrics)
+                                        /compiled/<digest>/  what a runtime made of a model, for all workers
 
 `current` is written when a bundle has proved itself, so a worker that starts in the middle of a rollout
 starts with the one before.
@@ -68,6 +69,11 @@ class House:
         for old in [name for name in bundles if name not in spared][KEPT:]:
             for path in (self.folder / "bundles").glob(f"{old}.*"):
                 path.unlink(missing_ok=True)
+        left = [path for path in (self.folder / "bundles").iterdir() if path.suffixes == [".json"]]
+        kept = "".join(path.read_text(encoding="utf-8") for path in left)
+        for compiled in (self.folder / "compiled").glob("*"):
+            if compiled.name not in kept:
+                shutil.rmtree(compiled, ignore_errors=True)
 
     def secret(self, name: str) -> str:
         """One of the service's own, made once: what it signs its tokens with, what it seals columns with."""

@@ -174,3 +174,15 @@ def test_destroyed_is_gone_but_for_what_texts_are_sealed_with(house: House):
     assert not house.exists
     assert house.secret("columns") == sealed
     House(house.folder.parent / "never").destroy()
+
+
+def test_what_was_compiled_of_a_model_goes_with_the_last_bundle_that_names_it(house: House):
+    named, other = "a" * 64, "b" * 64
+    for digest in (named, other):
+        (house.folder / "compiled" / digest).mkdir(parents=True)
+        (house.folder / "compiled" / digest / "one.blob").touch()
+    first = store(house, 0)
+    path = house.folder / "bundles" / f"{first}.json"
+    path.write_text(path.read_text() + named)
+    house.settle(first)
+    assert [one.name for one in (house.folder / "compiled").iterdir()] == [named]
