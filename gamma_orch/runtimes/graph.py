@@ -10,6 +10,8 @@ Value = Any
 class Graph(Protocol):
     inputs: Sequence[str]
     outputs: Sequence[str]
+    shapes_cost: bool
+    """Whether each shape of a batch takes time and memory of its own, for as long as the graph is loaded."""
 
     def run(self, feeds: Mapping[str, Value], keep: Sequence[str] = ()) -> dict[str, Value]:
         """All outputs by name. Those in `keep` come as the runtime's own values, fit to be fed again

@@ -31,11 +31,26 @@ class GraphEncoder(Encoder):
     def run_ids(self, input_ids: "np.ndarray", attention_mask: "np.ndarray") -> "np.ndarray":
         import numpy as np
 
+        rows, tokens = input_ids.shape
+        if self._graph.shapes_cost:
+            input_ids, attention_mask = self._rounded(input_ids, attention_mask)
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._types:
             feeds["token_type_ids"] = np.zeros_like(input_ids)
-        answer: np.ndarray = self._graph.run(feeds)[self._output]
-        return answer
+        answer: np.ndarray = self._graph.run(feeds)[self._output][:rows]
+        return answer[:, :tokens] if self.card.task != "text-classification" else answer
+
+    def _rounded(self, ids: "np.ndarray", mask: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        """The same batch in one of few shapes: with tokens of padding, and rows that nobody asked for."""
+        import numpy as np
+
+        rows, tokens = ids.shape
+        most = max(self.card.max_length, tokens)
+        more = ((0, rounded(rows, 2) - rows), (0, min(rounded(max(tokens, 8), 3), most) - tokens))
+        ids = np.pad(ids, more, constant_values=self.marks.pad)
+        mask = np.pad(mask, more)
+        mask[rows:, 0] = 1  # a row without any token to attend to is NaN in most models
+        return ids, mask
 
 
 class GraphDecoder(Generator):
@@ -102,3 +117,10 @@ def positions(mask: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     return np.maximum(mask.cumsum(axis=1) - 1, 0)
+
+
+def rounded(number: int, digits: int) -> int:
+    """Up, to one that has `digits` binary digits and then zeros. With 3, a number grows by less than a
+    quarter, and there are four between each power of two and the next."""
+    step: int = 1 << max(number.bit_length() - digits, 0)
+    return -(-number // step) * step

@@ -13,6 +13,8 @@ from gamma_orch.runtimes.graph import Value
 
 
 class OrtGraph:
+    shapes_cost = False
+
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
 
