@@ -6,8 +6,10 @@ The model is `sentiment` at level advanced, as `benchmarks.models` has built it 
 built here, for an hour). Ours is a Service of a project that is written here, with keys, an exact limit for
 each caller, metrics and an access log, brought up by `gamma apply`. Each server is asked by `wrk` with 64
 connections on the same machine: once so that 95 of 100 requests are for 500 texts that are asked again and
-again and five for new ones, and once with new texts only. `--peers`: a virtual environment with litserve,
-bentoml, onnxruntime, openvino and tokenizers.
+again and five for new ones, and once with new texts only. Ours is asked a third time, for texts that are
+drawn from 10,000 by Zipf's law with the exponent 1.1, from an empty cache on; how many of the answers came from
+a cache is its own count. `--peers`: a virtual environment with litserve, bentoml, onnxruntime, openvino and
+tokenizers.
 
 Processor time is that of the server's own processes, children included, by the kernel's count; Valkey's
 stands beside. Memory is the proportional set size of the same processes after the run.
@@ -40,13 +42,34 @@ from gamma_orch.targets.supervised import Supervised, Supervisor
 
 CONNECTIONS = 64
 HOT, NEW_IN = 500, 20  # texts asked again and again; every so many requests one is new
+ZIPF, TEXTS = 1.1, 10_000
+AGAIN, NEW, DRAWN = "95 % again", "new texts", "Zipf"
 LUA = """
 local n, seed = 0, {seed}
 local words = {{ "warm", "clever", "dull", "bright", "slow", "moving", "cold", "lovely" }}
+local shares, total = {{}}, 0
+if {drawn} then
+  for i = 1, {texts} do
+    total = total + 1 / i ^ {zipf}
+    shares[i] = total
+  end
+  math.randomseed(seed)
+end
+local function drawn()
+  local wanted, low, high = math.random() * total, 1, {texts}
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if shares[middle] < wanted then low = middle + 1 else high = middle end
+  end
+  return low
+end
 request = function()
   n = n + 1
   local text
-  if {new} or n % {every} == 0 then
+  if {drawn} then
+    local i = drawn()
+    text = "a film of run " .. seed .. " that came as " .. i .. " and is " .. words[i % 8 + 1]
+  elseif {new} or n % {every} == 0 then
     text = "a film with number " .. seed .. " " .. n .. " and " .. words[n % 8 + 1] .. " to its last minute"
   else
     local i = (n * 7919) % {hot}
@@ -81,6 +104,15 @@ class Found:
     memory: float  # MB
 
 
+def cached(server: Server) -> tuple[int, int]:
+    """Answers from a cache so far, and all answers, of all workers."""
+    headers = {"Authorization": f"Bearer {server.key}"}
+    text = httpx.get(f"{server.url}/metrics", headers=headers).text
+    found = re.findall(r'^gamma_answers_total\{cache="(\w+)",.*\} ([\d.e+]+)$', text, re.MULTILINE)
+    by = {name: float(number) for name, number in found}
+    return int(sum(by.values()) - by.get("made", 0.0)), int(sum(by.values()))
+
+
 def processes(roots: tuple[int, ...]) -> list[psutil.Process]:
     found = []
     for root in roots:
@@ -97,13 +129,13 @@ def cpu(roots: tuple[int, ...]) -> float:
     return total
 
 
-def asked(server: Server, new: bool, seconds: float, seed: int) -> Found:
+def asked(server: Server, kind: str, seconds: float, seed: int) -> Found:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         quoted = "[\"' .. text .. '\"]" if server.batched else "\"' .. text .. '\""
         script.write(
             LUA.format(
-                seed=seed, new=str(new).lower(), every=NEW_IN, hot=HOT, path=server.path, key=server.key,
-                quoted=quoted,
+                seed=seed, new=str(kind == NEW).lower(), every=NEW_IN, hot=HOT, path=server.path,
+                key=server.key, quoted=quoted, drawn=str(kind == DRAWN).lower(), texts=TEXTS, zipf=ZIPF,
             )
         )  # fmt: skip
         script.flush()
@@ -269,17 +301,22 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     seed = int(time.time())
 
-    def measure(server: Server, kinds: tuple[bool, ...]) -> None:
+    def measure(server: Server, *kinds: str) -> None:
         nonlocal seed
-        for new in kinds:
-            asked(server, new, 3.0, seed + 1)  # warms caches and pools up
+        for kind in kinds:
+            asked(server, kind, 3.0, seed + 1)  # warms caches and pools up
             seed += 2
-            found = asked(server, new, asked_for.seconds, seed)
-            print(row(server.name, "new texts" if new else "95 % again", found), flush=True)
+            found = asked(server, kind, asked_for.seconds, seed)
+            print(row(server.name, kind, found), flush=True)
 
     with ours(keep, port) as server:
         environment["MODEL"] = str(model(models))
-        measure(server, (False, True))
+        measure(server, AGAIN, NEW)
+        before = cached(server)
+        found = asked(server, DRAWN, 3 * asked_for.seconds, seed + 1)
+        hits, answers = (now - then for now, then in zip(cached(server), before, strict=True))
+        said = f"{DRAWN}: {hits / answers:.2%} of {answers:,} from a cache"
+        print(row(server.name, said, found), flush=True)
     valkey = EmbeddedValkey(keep / ".gamma" / "dev" / "valkey-naive")
     environment["VALKEY"] = valkey.ensure()
     try:
@@ -294,14 +331,14 @@ def main() -> None:
         ]
         command += ["--workers", str(asked_for.workers), "--no-access-log"]
         with peer("FastAPI with five middlewares", command, "/predict", environment, pid) as server:
-            measure(server, (False, True))
+            measure(server, AGAIN, NEW)
     finally:
         valkey.destroy()
     if asked_for.peers:
         python, bento = asked_for.peers / "bin" / "python", asked_for.peers / "bin" / "bentoml"
         litserve = [str(python), "-m", "benchmarks.peers.with_litserve"]
         with peer("LitServe", litserve, "/predict", environment) as server:
-            measure(server, (True,))
+            measure(server, NEW)
         serve = [
             str(bento),
             "serve",
@@ -310,7 +347,7 @@ def main() -> None:
             environment["PORT"],
         ]
         with peer("bentoml", serve, "/predict", environment) as server:
-            measure(server, (True,))
+            measure(server, NEW)
 
 
 if __name__ == "__main__":
