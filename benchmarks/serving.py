@@ -7,7 +7,7 @@ built here, for an hour). Ours is a Service of a project that is written here, w
 each caller, metrics and an access log, brought up by `gamma apply`. Each server is asked by `wrk` with 64
 connections on the same machine: once so that 95 of 100 requests are for 500 texts that are asked again and
 again and five for new ones, and once with new texts only. Ours is asked a third time, for texts that are
-drawn from 10,000 by Zipf's law with the exponent 1.1, from an empty cache on; how many of the answers came from
+drawn from 10,000 by Zipf's law with the exponent 1.1, from an empty cache on; how many answers came from
 a cache is its own count. `--peers`: a virtual environment with litserve, bentoml, onnxruntime, openvino and
 tokenizers.
 
