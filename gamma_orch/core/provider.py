@@ -42,6 +42,15 @@ class Permanent(ProviderError):
     """The same call will fail again until a person changes something: its branch stops."""
 
 
+class GatesFailed(Permanent):
+    """What was made is there, and does not pass its gates: nothing points at it."""
+
+    def __init__(self, message: str, gates: Mapping[str, Json]) -> None:
+        """`gates`: each by name, those that passed too: `passed`, and what it `says`."""
+        super().__init__(message)
+        self.gates = gates
+
+
 class Opcode(StrEnum):
     CREATE = "create"
     UPDATE = "update"
@@ -106,6 +115,16 @@ class Shows(Protocol):
 
     def pages(self, address: Address) -> Mapping[str, Page]:
         """By title, of the object as it is now; empty where there is none. Raises GammaError."""
+        ...
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A provider whose objects have to pass gates."""
+
+    def refused(self, address: Address) -> Mapping[str, Json]:
+        """What the gates said when they refused the last one that was made in this process, as
+        `GatesFailed.gates`; empty where they did not."""
         ...
 
 

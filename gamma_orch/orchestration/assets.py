@@ -24,6 +24,8 @@ from gamma_orch.orchestration.work import Told
 
 RESOURCE = "gamma"
 
+Converged = dg.MaterializeResult[None] | dg.AssetCheckResult
+
 
 def spec_of(scene: Scene, address: Address) -> dg.AssetSpec:
     """One resource as Dagster shows it."""
@@ -98,8 +100,8 @@ def single(scene: Scene, address: Address, pool: str | None = None) -> dg.Assets
         pool=pool,
         op_tags={"gamma/address": str(address)},
     )
-    def converge(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        yield _converged(context, scene, address)
+    def converge(context: dg.AssetExecutionContext) -> Iterator[Converged]:
+        yield from _converged(context, scene, address)
 
     return converge
 
@@ -114,10 +116,10 @@ def listed(scene: Scene, addresses: Sequence[Address]) -> dg.AssetsDefinition:
         required_resource_keys={RESOURCE},
         can_subset=True,
     )
-    def converge(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+    def converge(context: dg.AssetExecutionContext) -> Iterator[Converged]:
         for address in addresses:  # in the order of needs
             if asset_key(scene.environment, address) in context.selected_asset_keys:
-                yield _converged(context, scene, address)
+                yield from _converged(context, scene, address)
 
     return converge
 
@@ -132,9 +134,7 @@ def environment_spec(scene: Scene) -> dg.AssetSpec:
     )
 
 
-def _converged(
-    context: dg.AssetExecutionContext, scene: Scene, address: Address
-) -> dg.MaterializeResult[None]:
+def _converged(context: dg.AssetExecutionContext, scene: Scene, address: Address) -> Iterator[Converged]:
     reconciler = context.resources.gamma
     try:
         told = reconciler.carry_out(scene, address, context.run, context.log)
@@ -145,13 +145,15 @@ def _converged(
     if change.action in (Action.REFUSE, Action.WAIT):
         raise dg.Failure(f"{address}: {headline(change)}", metadata=said, allow_retries=False)
     if told.failed:
+        if told.gates:
+            yield from _gates_judged(scene, address, told)
         raise dg.Failure(f"{address}: {told.failed}", metadata=said, allow_retries=False)
     said = {**said, **{title: _shown(page) for title, page in told.pages.items()}}
     if not told.results:
         context.log.info(f"{address}: {headline(change)}; nothing to do")
     key = asset_key(scene.environment, address)
     why = headline(change)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         asset_key=key,
         metadata=said,
         check_results=[
@@ -164,15 +166,14 @@ def _converged(
                 passed=told.healthy,
                 metadata={"now": told.why or "it works"},
             ),
-            *_gates_passed(scene, address, told),
+            *_gates_judged(scene, address, told),
         ],
     )
 
 
-def _gates_passed(scene: Scene, address: Address, told: Told) -> Iterator[dg.AssetCheckResult]:
-    passed = told.outputs.get("gates", {})
+def _gates_judged(scene: Scene, address: Address, told: Told) -> Iterator[dg.AssetCheckResult]:
     for name, asked in gates_of(scene, address).items():
-        found = passed.get(name, {"passed": False, "says": "it was not measured"})
+        found = told.gates.get(name, {"passed": False, "says": "it was not measured"})
         yield dg.AssetCheckResult(
             asset_key=asset_key(scene.environment, address),
             check_name=gate_name(name),

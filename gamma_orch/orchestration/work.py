@@ -23,7 +23,7 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.change import Action, Change, Reason
 from gamma_orch.core.observation import Seen
 from gamma_orch.core.plan import Plan, Step
-from gamma_orch.core.provider import GammaError, Page, Shows
+from gamma_orch.core.provider import GammaError, Gated, Page, Shows
 from gamma_orch.core.render import duration, headline
 from gamma_orch.engine.doors import working
 from gamma_orch.engine.progress import Sparing, Status, StepResult
@@ -51,6 +51,7 @@ class Told:
     why: str  # it is not healthy
     outputs: dict[str, Any]
     pages: Mapping[str, Page]
+    gates: Mapping[str, Any]  # each with what it said: of the object, or of what they have refused
 
     @property
     def failed(self) -> str:
@@ -208,7 +209,17 @@ def told(opened: Session, address: Address, results: tuple[StepResult, ...]) -> 
     if change.action is Action.KEEP and isinstance(observation, Seen):
         healthy, why = observation.healthy, observation.why
     outputs = dict(record.outputs) if record else {}
-    return Told(change, results, healthy, why, outputs, _pages(opened, address))
+    done = all(result.status is Status.DONE for result in results)
+    gates = outputs.get("gates", {}) if done else _refused(opened, address)
+    return Told(change, results, healthy, why, outputs, _pages(opened, address), gates)
+
+
+def _refused(opened: Session, address: Address) -> Mapping[str, Any]:
+    try:
+        provider = opened.site.world.provider(address.kind)
+    except (GammaError, LookupError):
+        return {}
+    return provider.refused(address) if isinstance(provider, Gated) else {}
 
 
 def _pages(opened: Session, address: Address) -> Mapping[str, Page]:

@@ -63,6 +63,8 @@ def test_a_gate_that_fails_fails_the_step_with_its_figures(
     [failed] = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
     told = str(failed.message) + str(failed.step_failure_data.error_display_string)
     assert "does not pass: p95 1x128: 91.43 ms; asked for p95 1x128 at most 2 ms" in told
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert checks == {"gate_size": True, "gate_p95_1x128": False}
 
 
 def test_every_gate_has_a_check_before_anything_ran(made: Path) -> None:

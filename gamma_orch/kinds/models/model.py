@@ -10,7 +10,7 @@ from gamma_orch.core.change import Impact
 from gamma_orch.core.kind import Fields, Traits
 from gamma_orch.core.leaves import is_leaf
 from gamma_orch.core.observation import Observation
-from gamma_orch.core.provider import Asked, Page, Permanent, Task
+from gamma_orch.core.provider import Asked, GatesFailed, Page, Permanent, Task
 from gamma_orch.kinds.models import agreement, model_spec
 from gamma_orch.kinds.models.model_spec import ModelSpec
 from gamma_orch.kinds.models.pointing import Pointer, Pointing, pinned_source
@@ -29,6 +29,7 @@ class ModelProvider:
         from gamma_orch.kinds.models.building import store_of
 
         self._targets = targets
+        self._refused: dict[Address, Mapping[str, Json]] = {}
         self._pointing = Pointing(store_of(targets), targets.environment, targets.state.parent)
 
     async def observe(self, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
@@ -56,7 +57,12 @@ class ModelProvider:
         log = f"{self._targets.environment}-model-{task.address.name}"
         local: dict[str, Json] = {"source": task.fields["source"]} if pin else {}
         online = "hub" in task.fields["source"]
-        await build(self._targets, self._pointing.store, log, task.tell, work, self._given, local, online)
+        self._refused.pop(task.address, None)
+        try:
+            await build(self._targets, self._pointing.store, log, task.tell, work, self._given, local, online)
+        except GatesFailed as error:
+            self._refused[task.address] = error.gates
+            raise
 
     async def delete(self, task: Task) -> None:
         """The environment points at it no more. The artifact stays until it is collected."""
@@ -74,6 +80,9 @@ class ModelProvider:
             pointed = self._pointing.pointer(address) is not None
             found[address] = forecast(self._pointing.store, wanted).impact(pointed)
         return found
+
+    def refused(self, address: Address) -> Mapping[str, Json]:
+        return self._refused.get(address, {})
 
     def pages(self, address: Address) -> Mapping[str, Page]:
         """The card, and the pictures of the build."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
-from gamma_orch.core.provider import Permanent
+from gamma_orch.core.provider import GatesFailed, Permanent
 from gamma_orch.kinds.models import figures
 from gamma_orch.kinds.models import gates as gating
 from gamma_orch.kinds.models.building import Builder
@@ -68,10 +68,11 @@ def select(wanted: Recipe, builder: Builder, address: Address) -> Settled:
         wanted.fields.get("gates", []), figures.for_gates(tried.speed, test, tried.artifact)
     )
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
-        raise Permanent(
+        raise GatesFailed(
             f"{tried.name} was built, and does not pass: "
             + "; ".join(f"{one.name}: {one.says}" for one in failed)
-            + ". Nothing points at it. Change the model, or the gate."
+            + ". Nothing points at it. Change the model, or the gate.",
+            {one.name: one.encoded() for one in verdicts},
         )
     facts = _facts(wanted, search, tried, rung, test, verdicts)
     told = {
