@@ -47,6 +47,7 @@ check: lint types imports
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -r gamma_orch -c pyproject.toml
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

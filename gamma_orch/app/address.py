@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+UNIX = "unix"  # among the trusted: whoever comes by the worker's own Unix socket, and so has no address
 # Some proxies name the port too: 203.0.113.7:1234 and [2001:db8::1]:1234.
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
 
@@ -14,10 +15,13 @@ class Proxies:
     """The networks whose X-Forwarded-For is believed: everybody else's is ignored."""
 
     def __init__(self, trusted: Sequence[str]) -> None:
-        self._networks: list[Network] = [ipaddress.ip_network(one) for one in trusted]
+        self._networks: list[Network] = [ipaddress.ip_network(one) for one in trusted if one != UNIX]
+        self._unix = UNIX in trusted
         self._known = lru_cache(maxsize=10_000)(self._trusted)
 
     def trusts(self, address: str) -> bool:
+        if not address:
+            return self._unix
         return bool(self._networks) and self._known(address)
 
     def _trusted(self, address: str) -> bool:

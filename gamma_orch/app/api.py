@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import iter_route_contexts
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
@@ -63,6 +63,8 @@ class Model(Struct):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "gamma"
+    parent: str | UnsetType = UNSET
+    """Of an adapter: the model that it lies on."""
 
 
 class Models(Struct):
@@ -135,12 +137,14 @@ def application(worker: "Worker") -> FastAPI:
 async def models(request: Request) -> Response:
     asked = _asked(request)
     mine = [m for name, m in asked.policy.models.items() if asked.principal.may("predict", name)]
-    return _json(Models([_described(one) for one in mine]))
+    named = ((one, adapter) for one in mine for adapter in ("", *sorted(one.model.adapters)))
+    return _json(Models([_described(one, adapter) for one, adapter in named]))
 
 
 @router.get("/v1/models/{model}")
 async def model(request: Request, model: str) -> Response:
-    return _json(_described(_asked(request).policy.permitted(_asked(request), model)))
+    name, adapter = openai.named(model)
+    return _json(_described(_asked(request).policy.permitted(_asked(request), name), adapter))
 
 
 @router.post("/v1/models/{model}/stream")
@@ -150,7 +154,7 @@ async def stream(request: Request, model: str) -> Response:
     wanted = tasks.decoded(await request.body(), served.model)
     if not isinstance(wanted, tasks.WriteRequest):
         raise Unprocessable("This model writes no text, so there is nothing to stream. Use /predict.")
-    digest = served.choose(asked.principal.name)
+    digest = served.choose(asked.principal.name, wanted.parameters.adapter)
     asked.digest = digest
     pieces = served.stream(wanted, digest)
     first = await anext(pieces)
@@ -205,13 +209,18 @@ def _asked(request: Request) -> Asked:
     return found
 
 
-def _described(served: Served) -> Model:
+def _described(served: Served, adapter: str = "") -> Model:
+    """Raises NotFound for an adapter that is not there."""
+    name, task = served.name, served.model.task
+    if adapter:
+        alone = Version(served.choose("", adapter, at=""), 1.0, shadow=False)
+        return Model(f"{name}:{adapter}", task, [alone], parent=name)
     whole = sum(version.weight for version in served.model.versions if not version.shadow)
     versions = [
         Version(one.digest, 0.0 if one.shadow else one.weight / whole, one.shadow)
         for one in served.model.versions
     ]
-    return Model(served.name, served.model.task, versions)
+    return Model(name, task, versions)
 
 
 async def _events(asked: Asked, first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:

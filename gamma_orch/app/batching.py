@@ -7,6 +7,7 @@ would wait for them. What always holds, beside what holds for every line (`line`
 
 - A batch has at most `batch` items: the one that waits longest, and then those nearest to it in length, as
   long as padding them costs less than a run of their own. So nobody starves, whatever else comes.
+- What cannot run together, as texts for two adapters, is in no batch together.
 - Where a batch fails, its items are run one by one, and only what fails alone has failed.
 """
 
@@ -66,11 +67,14 @@ class Batcher(line.Line[_Item], Generic[Raw, Read, Result]):
         queue: int,
         name: str,
         heard: Callable[[Sequence[float]], object] = lambda waited: None,
+        group: Callable[[Read], object] = lambda read: None,
     ) -> None:
         """`read` and `run` are called in the thread alone, `run` with what `read` gave; its len is its length
-        in tokens. `heard` is told in the loop of each batch: the seconds that each text has waited."""
+        in tokens. `heard` is told in the loop of each batch: the seconds that each text has waited. Only what
+        has the same object for its `group` runs together."""
         super().__init__(queue, name)
         self._heard = heard
+        self._group = group
         self._read_one = read
         self._run_all = run
         self._batch = batch
@@ -114,7 +118,9 @@ class Batcher(line.Line[_Item], Generic[Raw, Read, Result]):
         """The next batch; it is out of the pool, and so is what nobody waits for."""
         live = [item for item in self._pool if not item.over]
         self._left += len(self._pool) - len(live)
-        batch = together(live, self._batch, lambda item: len(item.read))
+        groups = [self._group(item.read) for item in live]
+        near = [item for item, group in zip(live, groups, strict=True) if group is groups[0]]
+        batch = together(near, self._batch, lambda item: len(item.read))
         self._left += len(batch)
         taken = set(map(id, batch))
         self._pool = [item for item in live if id(item) not in taken]

@@ -10,6 +10,7 @@ secret is another bundle; the bytes come to the worker in a file of its own (`Se
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -46,9 +47,20 @@ class Version(Value):
     threads: int = Field(default=1, ge=1, le=256)
 
 
+class Adapter(Value):
+    """Small matrices, and a classifier's head, that a request may have put on a model's weights."""
+
+    digest: Hex
+    """Of its content, which names the weights that it goes with: so it is the digest of what answers."""
+    folder: str
+    files: Mapping[str, Hex]
+
+
 class Model(Value):
     task: Task
     versions: tuple[Version, ...] = Field(min_length=1)
+    adapters: Mapping[Name, Adapter] = Field(default_factory=dict, exclude_if=operator.not_)
+    """By the names that requests say. Left out where there are none, as in the bundles of before."""
     batch: int = Field(default=16, ge=1, le=1024)
     """Texts that run together, at most."""
     queue: int = Field(default=512, ge=1, le=1_000_000)
@@ -67,6 +79,8 @@ class Model(Value):
     def _answers(self) -> Self:
         if not any(version.weight and not version.shadow for version in self.versions):
             raise ValueError("no version of the model answers: each is a shadow or has the weight 0")
+        if self.adapters and len(self.versions) > 1:
+            raise ValueError("adapters go with one version: they fit no other weights")
         return self
 
 
@@ -190,6 +204,15 @@ class Live(Value):
     clients: int = Field(default=20_000, ge=1)
 
 
+class Traces(Value):
+    """Spans, by OTLP over HTTP."""
+
+    endpoint: str = ""
+    """Where the collector takes them: http://127.0.0.1:4318/v1/traces. Default: there are none."""
+    sample: float = Field(default=1.0, ge=0, le=1)
+    """The share of the requests."""
+
+
 class Process(Value):
     """What a running process cannot change: a difference here restarts the workers, one by one."""
 
@@ -204,7 +227,7 @@ class Process(Value):
     drain: Seconds = 10.0
     """How long a worker that stops waits for its requests and connections."""
     trusted: tuple[str, ...] = ()
-    """Networks of proxies whose X-Forwarded-For is believed."""
+    """Networks of proxies whose X-Forwarded-For is believed. `unix`: who comes by the worker's own socket."""
     origins: tuple[str, ...] = ()
     """Origins whose pages may open a WebSocket, beside the API's own."""
 
@@ -219,6 +242,7 @@ class Bundle(Value):
     auth: Auth = Auth()
     log: Log = Log()
     live: Live = Live()
+    traces: Traces = Traces()
     process: Process
     secrets: Mapping[str, str] = Field(default_factory=dict)
     """Keyed digest of each secret that is needed: `cache` (the URL of Valkey), `database` (of PostgreSQL),

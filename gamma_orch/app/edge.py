@@ -40,6 +40,7 @@ from gamma_orch.app.errors import (
     WrongMethod,
 )
 from gamma_orch.app.routes import OPEN, Match, Route, Table
+from gamma_orch.app.traces import Trace
 
 if TYPE_CHECKING:
     from gamma_orch.app.policy import Policy
@@ -83,6 +84,12 @@ class Request:
     problem: Problem | None = None  # that the application behind has answered with
     headers: list[Header] = field(default_factory=list)  # of the answer, whatever it will be
     started: float = field(default_factory=time.perf_counter)
+    trace: Trace | None = None
+
+    def step(self, name: str) -> None:
+        """What the request has waited for until now, where somebody traces it."""
+        if self.trace is not None:
+            self.trace.step(name)
 
 
 class Edge:
@@ -117,17 +124,21 @@ class Edge:
                 if verdict is not None:
                     request.headers += limits.headers(verdict)
                     self._count(verdict)
+            request.step("admit")
             body = None
             if "POST" in found.route.methods:
                 body = await _body(scope, receive, policy.bundle.process.body)
+                request.step("read body")
             if found.route.name == "predict" and body is not None:
                 request.cache, content = await policy.predict(request, body)
                 request.said = body, content
                 await answer.whole(200, content)
             else:
-                # A HEAD is answered as a GET is; the server leaves the body out.
-                behind = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-                behind["gamma"] = request
+                # A HEAD is answered as a GET is; the server leaves the body out. The server keeps its scope
+                # until the next request, and what is put into this one goes with the answer.
+                behind = {**scope, "gamma": request}
+                if scope["method"] == "HEAD":
+                    behind["method"] = "GET"
                 await self._app(behind, receive if body is None else _once(body, receive), answer.send)
                 if request.problem is not None:
                     self._count_problem(request, request.problem)
@@ -148,10 +159,14 @@ class Edge:
     def _request(self, scope: Scope, policy: "Policy") -> Request:
         client = scope.get("client")
         peer = client[0] if client else ""
-        if not policy.proxies.trusts(peer):
-            return Request(str(uuid.uuid4()), policy, peer)
-        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        return Request(_given_id(scope), policy, policy.proxies.client(peer, forwarded))
+        if policy.proxies.trusts(peer):
+            forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            request = Request(_given_id(scope), policy, policy.proxies.client(peer, forwarded))
+        else:
+            request = Request(str(uuid.uuid4()), policy, peer)
+        if policy.traces is not None:
+            request.trace = Trace(scope["headers"])
+        return request
 
     def _admit(self, scope: Scope, request: Request) -> Match:
         """The route, once it is sure that this principal may ask it. Raises Problem."""
@@ -225,6 +240,7 @@ class Edge:
             await send({"type": "websocket.close", "code": 1008})
             self._worker.answered(request, problem.status.value, "GET")
             return
+        scope["headers"] = []  # or else they are kept for as long as somebody listens
         # It is answered now: how long somebody listens is no latency.
         self._worker.answered(request, 101, "GET")
         spoken = LIVE if LIVE in scope.get("subprotocols", ()) else None

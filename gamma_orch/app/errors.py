@@ -13,6 +13,7 @@ nor a token is ever in an answer. What a client may branch on is `type`, which i
     ├── WrongMedia             415  a body that says it is no JSON
     ├── Unprocessable          422  the JSON is whole, and the model cannot answer it
     ├── TooMany                429  a limit is used up; says when to come again
+    ├── HeadTooLarge           431  the head of the request is larger than any that is taken
     ├── Internal               500  a fault of ours; the log has it under the request's id
     ├── Unavailable            503  the queue is full, or the worker is not ready; says when to come again
     └── Late                   504  not answered before its deadline
@@ -123,6 +124,11 @@ class TooMany(_Again):
             Problem.__init__(self, detail)
         else:
             super().__init__(detail, again)
+
+
+class HeadTooLarge(Problem):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    kind = "head-too-large"
 
 
 class Unavailable(_Again):

@@ -2,8 +2,9 @@
 
 A worker has a `Hub` and publishes to it; `edge` hands each WebSocket that it has let in to `serve`. Always:
 
-- A message is made into JSON once, however many listen, and not at all where nobody does.
-- `publish` never waits. For each client a few messages wait (`Live.waiting`); a client that does not keep up
+- A message is made into JSON once, however many listen, and not at all where nobody does. It is kept once,
+  too: a client has no queue of its own, only the number of the message that it hears next.
+- `publish` never waits. The last few messages are kept (`Live.waiting`); a client that does not keep up
   misses the oldest, and one that did not keep up for `SLOW` seconds is closed, with the reason.
 - What clients send is read and thrown away.
 - A connection ends with a code: 1001 the server goes away, 1012 it restarts, 1013 there are too many clients
@@ -30,23 +31,22 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 GOING_AWAY, RESTARTING, LATER = 1001, 1012, 1013
 REASONS = {GOING_AWAY: "The server goes away.", RESTARTING: "The service restarts: connect again."}
 SLOW = 10.0  # seconds
-IDLE = 25.0  # seconds without a message after which a ping is sent: proxies close what is silent for a minute
-PING = '{"event":"ping"}'
 FAREWELL = 1.0  # seconds that a client has to take the word that it is closed
-WOKEN = 250  # clients that are woken before other work of the loop has its turn
+WOKEN = 50  # clients that are woken before other work of the loop has its turn, some milliseconds later
 
 
 class Subscription:
     """What one client hears: `async for text in subscription`. Ends when it is closed."""
 
-    __slots__ = ("_hub", "_slow_since", "_waiter", "_waiting", "code", "ended", "missed", "reason")
+    __slots__ = ("_hub", "_next", "_slow_since", "_waiter", "code", "ended", "missed", "reason", "sending")
 
-    def __init__(self, hub: "Hub", waiting: int) -> None:
+    def __init__(self, hub: "Hub") -> None:
         self.missed = 0
-        self.code, self.reason = 0, ""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = False
+        self.code, self.reason = 0, ""  # what the client is told at its end; 0: nothing, it has gone
+        self.sending: asyncio.Timeout | None = None  # around what is done with each message
         self._hub = hub
-        self._waiting: deque[str] = deque(maxlen=waiting)
+        self._next = hub.published
         self._waiter: asyncio.Future[None] | None = None
         self._slow_since = 0.0
 
@@ -54,12 +54,13 @@ class Subscription:
         return self
 
     async def __anext__(self) -> str:
-        while not self.ended.done():
-            if self._waiting:
-                text = self._waiting.popleft()
-                if not self._waiting:
+        while not self.ended:
+            behind = self._hub.published - self._next
+            if behind:
+                self._next += 1
+                if behind == 1:
                     self._slow_since = 0.0
-                return text
+                return self._hub.messages[-behind]
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -67,24 +68,25 @@ class Subscription:
                 self._waiter = None
         raise StopAsyncIteration
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = 0, reason: str = "") -> None:
         """Nothing is heard any more, what waits included."""
-        if not self.ended.done():
-            self.code, self.reason = code, reason
-            self.ended.set_result(None)
-            self._hub.forget(self)
-            self.wake()
+        if self.ended:
+            return
+        self.ended, self.code, self.reason = True, code, reason
+        self._hub.forget(self)
+        if self._waiter is None and self.sending is not None:
+            self.sending.reschedule(0)  # its time is up
+        self.wake()
 
-    def put(self, text: str, now: float) -> bool:
-        """Whether the client has to be woken. The hub calls it."""
-        if len(self._waiting) == self._waiting.maxlen:
+    def published(self, now: float) -> bool:
+        """Whether the client has to be woken. The hub calls it, after each message."""
+        if self._hub.published - self._next > self._hub.waiting:
+            self._next += 1
             self.missed += 1
             if not self._slow_since:
                 self._slow_since = now
             elif now - self._slow_since > self._hub.slow:
                 self.close(LATER, f"Too slow: {self.missed} messages were missed.")
-                return False
-        self._waiting.append(text)
         return self._waiter is not None
 
     def wake(self) -> None:
@@ -96,8 +98,10 @@ class Hub:
     """Used by one thread, the event loop's."""
 
     def __init__(self, live: Live, slow: float = SLOW) -> None:
-        self.slow = slow
-        self._live = live
+        self.slow, self.waiting = slow, live.waiting
+        self.messages: deque[str] = deque(maxlen=live.waiting)
+        self.published = 0  # messages so far; `messages` are the last of them
+        self._most = live.clients
         self._subscriptions: set[Subscription] = set()
         self._closed = 0
 
@@ -109,9 +113,9 @@ class Hub:
         """Raises Unavailable where there are too many, or the hub is closed."""
         if self._closed:
             raise Unavailable(REASONS.get(self._closed, "The stream is closed."), 1)
-        if self.clients >= self._live.clients:
+        if self.clients >= self._most:
             raise Unavailable(f"There are {self.clients:,} clients, and more are not taken here.", 10)
-        subscription = Subscription(self, self._live.waiting)
+        subscription = Subscription(self)
         self._subscriptions.add(subscription)
         return subscription
 
@@ -121,9 +125,11 @@ class Hub:
     def publish(self, message: MutableMapping[str, Any]) -> None:
         if not self._subscriptions:
             return
-        text, now = orjson.dumps(message).decode(), time.monotonic()
+        self.messages.append(orjson.dumps(message).decode())
+        self.published += 1
+        now = time.monotonic()
         # All have it now, so that no message overtakes another; they are woken little by little.
-        self._wake([one for one in tuple(self._subscriptions) if one.put(text, now)])
+        self._wake([one for one in tuple(self._subscriptions) if one.published(now)])
 
     def close(self, code: int = GOING_AWAY) -> None:
         """Everybody is closed with this code, and nobody taken any more."""
@@ -151,14 +157,7 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._wake, sleepers, start + WOKEN)
 
 
-async def serve(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    hub: Hub,
-    subprotocol: str | None = None,
-    idle: float = IDLE,
-) -> None:
+async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub, subprotocol: str | None = None) -> None:
     """One WebSocket that may listen, from its acceptance to its end."""
     await receive()  # websocket.connect
     # A refusal before the acceptance would reach a browser without its code.
@@ -168,36 +167,27 @@ async def serve(
     except Unavailable as refusal:
         await _close(send, LATER, refusal.detail)
         return
-    listening = asyncio.create_task(_listen(receive))
-    forwarding = asyncio.create_task(_forward(subscription, send, idle))
+    listening = asyncio.create_task(_listen(receive, subscription))
     try:
-        await asyncio.wait((listening, forwarding, subscription.ended), return_when=asyncio.FIRST_COMPLETED)
+        # Without a limit, until one that is stuck in a send is closed.
+        async with asyncio.timeout(None) as subscription.sending:
+            async for text in subscription:
+                await send({"type": "websocket.send", "text": text})
+    except TimeoutError:
+        pass
+    except OSError:
+        return  # it has gone
     finally:
-        subscription.close(GOING_AWAY, REASONS[GOING_AWAY])  # where it is not closed yet
+        hub.forget(subscription)
         listening.cancel()
-        forwarding.cancel()
-        await asyncio.gather(listening, forwarding, return_exceptions=True)
-    if not forwarding.cancelled() and (error := forwarding.exception()) and not isinstance(error, OSError):
-        raise error
-    if listening.cancelled():  # or else the client went
+    if subscription.code:
         await _close(send, subscription.code, subscription.reason)
 
 
-async def _forward(subscription: Subscription, send: Send, idle: float) -> None:
-    while True:
-        try:
-            async with asyncio.timeout(idle):
-                text = await anext(subscription)
-        except TimeoutError:
-            text = PING
-        except StopAsyncIteration:
-            return
-        await send({"type": "websocket.send", "text": text})
-
-
-async def _listen(receive: Receive) -> None:
+async def _listen(receive: Receive, subscription: Subscription) -> None:
     while (await receive())["type"] != "websocket.disconnect":
         pass
+    subscription.close()
 
 
 async def _close(send: Send, code: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""One version of a model in memory: its files checked, loaded, and warm.
+"""One version of a model in memory, or one adapter of it: its files checked, loaded, and warm.
 
 Called by `serving` in a thread of its own while the worker answers by what it has. What always holds:
 
@@ -9,13 +9,13 @@ Called by `serving` in a thread of its own while the worker answers by what it h
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from gamma_orch.app import tasks
-from gamma_orch.app.bundle import Model, Version
+from gamma_orch.app.bundle import Adapter, Model, Version
 from gamma_orch.runtimes import Encoder, Generator, ModelError, load
 from gamma_orch.runtimes.batching import padded
 from gamma_orch.runtimes.encoder import pooled
@@ -29,12 +29,12 @@ WARM = "What a text may look like that is neither long nor short: some words, an
 
 
 class Broken(Exception):
-    """A version cannot be loaded. The text says why, in whole sentences."""
+    """A version or an adapter cannot be loaded. The text says why, in whole sentences."""
 
 
 class Loaded(ABC):
-    def __init__(self, version: Version, task: str) -> None:
-        self.digest = version.digest
+    def __init__(self, digest: str, task: str) -> None:
+        self.digest = digest
         self.task = task
 
     @abstractmethod
@@ -42,9 +42,21 @@ class Loaded(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A text, and who is to read it: the base or one of its adapters."""
+
+    reader: "Reader"
+    text: str
+
+    def read(self) -> "Row":
+        return self.reader.read(self.text)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A text that is read: its length is what it costs."""
 
+    reader: "Reader"
     text: str
     ids: Ids
     spans: Sequence[Span]
@@ -62,19 +74,19 @@ class Said:
 class Reader(Loaded):
     """Reads a text as a whole: classifiers and embedders. Both methods may run in any thread."""
 
-    def __init__(self, version: Version, model: Encoder) -> None:
-        super().__init__(version, model.card.task)
+    def __init__(self, digest: str, model: Encoder) -> None:
+        super().__init__(digest, model.card.task)
         self._model = model
 
     def read(self, text: str) -> Row:
         if self.task == "token-classification":
             ((ids, spans),) = self._model.text.ids_and_spans([text])
-            return Row(text, ids, spans)
+            return Row(self, text, ids, spans)
         (ids,) = self._model.text.ids([text])
-        return Row(text, ids, ())
+        return Row(self, text, ids, ())
 
     def run(self, rows: Sequence[Row]) -> list[Said]:
-        """One batch."""
+        """One batch, all of which it has read."""
         ids, mask = padded([row.ids for row in rows], self._model.marks.pad)
         answers = self._model.run_ids(ids, mask)
         if self.task == "embeddings":
@@ -107,16 +119,22 @@ class Reader(Loaded):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
+    """What to go on from, and who does: the base or one of its adapters."""
+
+    author: "Author"
     text: str
     new_tokens: int
     parameters: tasks.WriteParameters
+
+    def start(self) -> Writing:
+        return self.author.start(self)
 
 
 class Author(Loaded):
     """Writes a text."""
 
-    def __init__(self, version: Version, model: Generator) -> None:
-        super().__init__(version, model.card.task)
+    def __init__(self, digest: str, model: Generator) -> None:
+        super().__init__(digest, model.card.task)
         self._model = model
 
     def start(self, prompt: Prompt) -> Writing:
@@ -126,18 +144,34 @@ class Author(Loaded):
         return self._model.writing(prompt.text, new, prompt.parameters.sampling)
 
     def warm(self, batch: int) -> None:
-        for _ in self.start(Prompt(WARM, 4, tasks.WriteParameters())):
+        for _ in self.start(Prompt(self, WARM, 4, tasks.WriteParameters())):
             pass
 
 
-def opened(version: Version, model: Model) -> Reader | Author:
-    """Raises Broken, with everything that is wrong with the files."""
-    folder = Path(version.folder)
-    if faults := list(_faults(folder, version.files)):
+def opened(version: Version, model: Model, cache: Path | None = None) -> Reader | Author:
+    """`cache`: a folder for what a runtime compiles, which all workers share. Raises Broken, with everything
+    that is wrong with the files."""
+    compiled = cache / version.digest if cache else None
+    return _warmed(version, model, lambda folder: load(folder, version.threads, compiled))
+
+
+def adapted(base: Loaded, adapter: Adapter, model: Model) -> Reader | Author:
+    """An adapter on the weights of `base`, which goes on as it is. Raises Broken, as `opened`."""
+    from gamma_orch.runtimes import adapters
+
+    assert isinstance(base, Reader | Author)
+    return _warmed(adapter, model, lambda folder: adapters.adapted(base._model, base.digest, folder))
+
+
+def _warmed(
+    said: Version | Adapter, model: Model, open_: Callable[[Path], Encoder | Generator]
+) -> Reader | Author:
+    folder = Path(said.folder)
+    if faults := list(_faults(folder, said.files)):
         raise Broken(" ".join(faults))
     try:
-        found = load(folder, version.threads)
-        loaded = Reader(version, found) if isinstance(found, Encoder) else Author(version, found)
+        found = open_(folder)
+        loaded = Reader(said.digest, found) if isinstance(found, Encoder) else Author(said.digest, found)
         loaded.warm(model.batch)
     except ModelError as error:
         raise Broken(str(error)) from error

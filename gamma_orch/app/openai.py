@@ -68,7 +68,7 @@ class Strict(BaseModel):
 
 
 class Body(Strict):
-    model: str
+    model: Annotated[str, Field(description="The name of a model, or `model:adapter`.")]
     user: str | None = None
     """Taken, and not looked at: who asks is said by the key."""
 
@@ -245,21 +245,21 @@ ANSWERS: dict[str, type[Struct]] = {
 @router.post("/v1/chat/completions")
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     asked: Asked = request.scope["gamma"]
-    served = _served(asked, body.model, "text-generation")
-    digest = served.choose(asked.principal.name)
-    folder = next(Path(v.folder) for v in served.model.versions if v.digest == digest)
+    served, digest, adapter = _served(asked, body.model, "text-generation")
+    # That of an adapter is its base's.
+    versions = served.model.versions
+    folder = next(Path(v.folder) for v in versions if adapter or v.digest == digest)
     templates: chat.Templates = request.app.state.templates
     text = await templates.prompt(folder, [one.plain() for one in body.messages], served.model.characters)
-    return await _write(asked, served, digest, text, body, _Chat(body.model))
+    return await _write(asked, served, digest, adapter, text, body, _Chat(body.model))
 
 
 @router.post("/v1/completions")
 async def completions(body: CompletionBody, request: Request) -> Response:
     asked: Asked = request.scope["gamma"]
-    served = _served(asked, body.model, "text-generation", "summarization")
-    digest = served.choose(asked.principal.name)
+    served, digest, adapter = _served(asked, body.model, "text-generation", "summarization")
     text = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
-    return await _write(asked, served, digest, text, body, _Completion(body.model))
+    return await _write(asked, served, digest, adapter, text, body, _Completion(body.model))
 
 
 @router.post("/v1/embeddings")
@@ -268,10 +268,10 @@ async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
     import struct
 
     asked: Asked = request.scope["gamma"]
-    served = _served(asked, body.model, "embeddings")
-    wanted = tasks.ReadRequest(body.input)
+    served, digest, adapter = _served(asked, body.model, "embeddings")
+    wanted = tasks.ReadRequest(body.input, tasks.ReadParameters(adapter))
     tasks.check(wanted, served.model)
-    answer = await served.answer(wanted, served.choose(asked.principal.name))
+    answer = await served.answer(wanted, digest)
     asked.digest, asked.tokens_in = answer.digest, answer.usage.input_tokens
     assert isinstance(answer, tasks.EmbeddingsAnswer)
     data = []
@@ -284,12 +284,20 @@ async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
     return _json(EmbeddingList(body.model, data, usage))
 
 
-def _served(asked: Asked, model: str, *tasks_: str) -> Served:
-    """Raises Problem: the scope of the model that the body names is looked at here."""
-    served = asked.policy.permitted(asked, model)
+def named(model: str) -> tuple[str, str]:
+    """The model and its adapter, "" where none is meant: `writer:pirate` is the adapter pirate of writer."""
+    name, _, adapter = model.partition(":")
+    return (name, adapter) if adapter else (model, "")
+
+
+def _served(asked: Asked, model: str, *tasks_: str) -> tuple[Served, str, str]:
+    """With the digest of what answers, and the adapter. Raises Problem: the scope of the model that the body
+    names is looked at here."""
+    name, adapter = named(model)
+    served = asked.policy.permitted(asked, name)
     if served.model.task not in tasks_:
         raise Unprocessable(f"This model is for {served.model.task}, which this route does not answer.")
-    return served
+    return served, served.choose(asked.principal.name, adapter, at="/model"), adapter
 
 
 class _Chat:
@@ -327,9 +335,15 @@ class _Completion:
 
 
 async def _write(
-    asked: Asked, served: Served, digest: str, text: str, body: Sampling, form: _Chat | _Completion
+    asked: Asked,
+    served: Served,
+    digest: str,
+    adapter: str,
+    text: str,
+    body: Sampling,
+    form: _Chat | _Completion,
 ) -> Response:
-    wanted = tasks.WriteRequest(text, body.parameters())
+    wanted = tasks.WriteRequest(text, msgspec.structs.replace(body.parameters(), adapter=adapter))
     tasks.check(wanted, served.model)
     asked.digest = digest
     if body.stream:

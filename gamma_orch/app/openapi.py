@@ -23,6 +23,7 @@ EXAMPLE: Json = {
 _EVERYWHERE = {
     "400": "The request is malformed.",
     "405": "The path does not take this method.",
+    "431": "The head of the request is too large.",
     "500": "A fault of the server.",
     "503": "Too much waits already, or the worker is not ready. Retry-After says when to come again.",
 }
@@ -35,7 +36,7 @@ _GUARDED = {
     "403": "The scope is missing.",
 }
 _LIMITED = {"429": "A limit is used up. Retry-After says when to come again."}
-_MODEL = {"404": "There is no such model."}
+_MODEL = {"404": "There is no such model, or it has no such adapter."}
 _ANSWERED = {
     "422": "The model cannot answer this.",
     "504": "Not answered before the deadline.",

@@ -5,10 +5,12 @@ answers that are kept, counts of limits in process, failed logins. What is new i
 given up, so a bundle that cannot be taken changes nothing.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gamma_orch.app import bundle as contract
 from gamma_orch.app import tasks
 from gamma_orch.app.address import Proxies
 from gamma_orch.app.auth import Gatekeeper
@@ -20,11 +22,15 @@ from gamma_orch.app.limits import Limiter, Who
 from gamma_orch.app.login import Attempts, Login
 from gamma_orch.app.records import Prediction, Record, Records
 from gamma_orch.app.serving import NotServed, Served, Shelf
+from gamma_orch.app.traces import Missing, Traces
 from gamma_orch.app.valkey import Valkey
 
 if TYPE_CHECKING:
     from gamma_orch.app.edge import Request
     from gamma_orch.app.metrics import Recorder
+
+
+WRITES = ("text-generation", "summarization")
 
 
 class Refused(Exception):
@@ -43,6 +49,7 @@ class Policy:
     records: Records | None
     models: Mapping[str, Served]
     proxies: Proxies
+    traces: Traces | None
 
     def served(self, name: str) -> Served:
         """Raises NotFound."""
@@ -64,19 +71,25 @@ class Policy:
         """The answer to a prediction, and the level of the cache that it is from. Raises Problem."""
         served = self.served(request.model)
         principal = request.principal
-        digest = served.choose(principal.name if principal.kind != "anonymous" else "")
+        # What decides whether there may be an answer already is known before the cache is asked: the adapter,
+        # under whose digest its answers are, and whether a text is drawn.
+        ahead = bool(served.model.adapters) or served.model.task in WRITES
+        read = tasks.decoded(body, served.model) if ahead else None
+        caller = principal.name if principal.kind != "anonymous" else ""
+        digest = served.choose(caller, read.parameters.adapter if read else "")
         request.digest = digest
 
         async def make() -> bytes:
-            asked = tasks.decoded(body, served.model)
+            asked = read or tasks.decoded(body, served.model)
             answer = await served.answer(asked, digest)
             request.tokens_in, request.tokens_out = answer.usage.input_tokens, answer.usage.output_tokens
             return tasks.encoded(answer)
 
-        if not served.model.cached or _draws(served, body):
+        if not served.model.cached or _draws(read):
             return "", await make()
         tenant = principal.tenant if self.bundle.cache.tenants else ""
-        key = self.answers.key(digest, tenant, body)
+        # With the name, which the answer has in it: one artifact may have two.
+        key = self.answers.key(digest, tenant, b"%b\0%b" % (served.name.encode(), body))
         answer = self.answers.near(key) or await self.answers.answer(key, make)
         if answer.negative:
             raise answer.refusal()
@@ -130,13 +143,15 @@ class Policy:
             await self.records.aclose()
         if after is None or after.answers is not self.answers:
             await self.answers.aclose()
+        if self.traces is not None and (after is None or after.traces is not self.traces):
+            await asyncio.to_thread(self.traces.close)
         if self.valkey is not None and (after is None or after.valkey is not self.valkey):
             await self.valkey.aclose()
 
 
-def _draws(served: Served, body: bytes) -> bool:
+def _draws(asked: tasks.Request | None) -> bool:
     """Whether the answer is drawn: another one each time is what was asked for."""
-    return served.model.task in ("text-generation", "summarization") and b'"temperature"' in body
+    return isinstance(asked, tasks.WriteRequest) and asked.parameters.sampling.temperature > 0
 
 
 async def compiled(
@@ -160,6 +175,13 @@ async def compiled(
         proxies = Proxies(bundle.process.trusted)
     except ValueError as error:
         faults.append(str(error))
+    traces = before.traces if before else None
+    if bundle.traces != (before.bundle.traces if before else contract.Traces()):
+        traces = None
+        try:
+            traces = Traces(bundle.traces, bundle.service) if bundle.traces.endpoint else None
+        except Missing as error:
+            faults.append(str(error))
     models: dict[str, Served] = {}
     try:
         models = await shelf.prepare(bundle, tell)
@@ -179,7 +201,7 @@ async def compiled(
     else:
         limiter = Limiter(bundle.limits, valkey, f"l:{bundle.service}:")
     records = _records(bundle, secrets, before, columns, recorder)
-    return Policy(bundle, gate, login, attempts, limiter, answers, valkey, records, models, proxies)
+    return Policy(bundle, gate, login, attempts, limiter, answers, valkey, records, models, proxies, traces)
 
 
 def _secret_faults(bundle: Bundle, secrets: Mapping[str, str]) -> list[str]:

@@ -6,20 +6,23 @@ the worker when it takes a bundle and when one has gone. What always holds:
 - A caller with a key stays on one version as long as the weights stay; without keys the shares are exact.
 - A shadow version never delays an answer and never fails one: it is asked after the answer is there, and
   where it has too much to do, it is not asked.
-- A bundle that cannot be served whole changes nothing. What two bundles have in common is loaded once.
+- A bundle that cannot be served whole changes nothing. What two bundles have in common is loaded once, so
+  another adapter does not load its base again.
+- A model and its adapters wait in one line, and one thread runs them: each batch and each token is of one.
 """
 
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from gamma_orch.app import loaded, tasks
 from gamma_orch.app.batching import Batcher
-from gamma_orch.app.bundle import Bundle, Model, Version
+from gamma_orch.app.bundle import Adapter, Bundle, Model, Version
 from gamma_orch.app.errors import Malformed, NotFound, Problem, Unavailable
 from gamma_orch.app.writing import Piece, Writer
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 QUIET = 2.0  # seconds without a request after which nobody is taken to be still on the way to a model
 SHADOWS = 64  # copies that wait for or run in the shadows of one model, at most
 Result = TypeVar("Result")
-Line = Batcher[str, loaded.Row, loaded.Said] | Writer[loaded.Prompt]
+Line = Batcher[loaded.Question, loaded.Row, loaded.Said] | Writer[loaded.Prompt]
 
 
 @dataclass(slots=True)
@@ -51,14 +54,14 @@ class NotServed(Exception):
 
 
 class Key(NamedTuple):
-    """What a version is loaded as."""
+    """What a version or an adapter is loaded as."""
 
     digest: str
     threads: int
 
     @classmethod
-    def of(cls, version: Version) -> "Key":
-        return cls(version.digest, version.threads)
+    def of(cls, version: Version, adapter: Adapter | None = None) -> "Key":
+        return cls((adapter or version).digest, version.threads)
 
 
 class Served:
@@ -73,6 +76,11 @@ class Served:
         self.model = model
         self._recorder = recorder
         self._lines = {version.digest: self._line(held[Key.of(version)]) for version in model.versions}
+        # Who answers by a digest, and the digest of the version in whose line that waits.
+        self._held = {v.digest: (held[Key.of(v)], v.digest) for v in model.versions}
+        for adapter in model.adapters.values():
+            (base,) = model.versions
+            self._held[adapter.digest] = held[Key.of(base, adapter)], base.digest
         self._shares = Shares(
             name, [(v.digest, v.weight) for v in model.versions if v.weight and not v.shadow]
         )
@@ -86,15 +94,22 @@ class Served:
         """Texts, by the digest of the version."""
         return {digest: line.waiting for digest, line in self._lines.items()}
 
-    def choose(self, key: str = "") -> str:
-        """The digest of the version that answers: for one key always the same."""
+    def choose(self, key: str = "", adapter: str = "", at: str = "/parameters/adapter") -> str:
+        """The digest of what answers: the adapter, or a version, for one key always the same. Raises
+        NotFound, with the place `at` which the body names the adapter."""
+        if adapter:
+            there = self.model.adapters
+            if adapter not in there:
+                names = f" It has {', '.join(sorted(there))}." if there else ""
+                faults = [{"at": at, "says": "Take one of those." if there else "Leave it."}] if at else []
+                raise NotFound(f"{self.name} has no such adapter.{names}", faults=faults)
+            return there[adapter].digest
         return self._shares.of(key) if key else self._shares.next()
 
     async def answer(self, request: tasks.Request, digest: str = "") -> tasks.Answer:
         """`digest`: what `choose` gave, where it was asked before. Raises Problem."""
-        self._check_adapter(request)
-        digest = digest or self.choose()
-        outputs, usage = await self._ask(self._at(digest), request)
+        digest = self._digest(request, digest)
+        outputs, usage = await self._ask(*self._at(digest), request)
         for shadow, counted in self.agreement.items():
             self._shadow(shadow, counted, request, outputs)
         answer: tasks.Answer = tasks.ANSWERS[self.model.task](self.name, digest, outputs, usage)
@@ -102,15 +117,14 @@ class Served:
 
     def stream(self, request: tasks.WriteRequest, digest: str = "") -> AsyncIterator[Piece]:
         """One text as it is written. Raises Problem, with the first piece or with a later one."""
-        self._check_adapter(request)
-        line = self._at(digest or self.choose())
+        held, line = self._at(self._digest(request, digest))
         if not isinstance(line, Writer):
             raise Malformed(f"{self.name} writes no text, so there is nothing to stream.")
         if len(request.texts) != 1:
             raise Malformed(
                 "One text is streamed at a time.", faults=[{"at": "/inputs", "says": "Give one."}]
             )
-        return line.pieces(self._prompt(request, request.texts[0]), self._until())
+        return line.pieces(self._prompt(held, request, request.texts[0]), self._until())
 
     async def aclose(self, drain: float) -> None:
         """Finish what waits, then let go of the models, at the latest after `drain` seconds. Who was told to
@@ -122,7 +136,7 @@ class Served:
         for task in self._shadows:
             task.cancel()
         await asyncio.gather(*(line.aclose(max(0.0, left)) for line in self._lines.values()))
-        self._lines = {}
+        self._lines, self._held = {}, {}
 
     @property
     def _quiet(self) -> bool:
@@ -132,43 +146,52 @@ class Served:
     def _line(self, held: loaded.Loaded) -> Line:
         model = self.model
         if isinstance(held, loaded.Author):
-            return Writer(held.start, model.batch, model.queue, self.name)
-        assert isinstance(held, loaded.Reader)
-        return Batcher(held.read, held.run, model.batch, model.queue, self.name, self._heard)
+            return Writer(loaded.Prompt.start, model.batch, model.queue, self.name)
+        return Batcher(
+            loaded.Question.read,
+            lambda rows: rows[0].reader.run(rows),
+            model.batch,
+            model.queue,
+            self.name,
+            self._heard,
+            lambda row: row.reader,
+        )
 
     def _heard(self, waited: Sequence[float]) -> None:
         if self._recorder is not None:
             self._recorder.batch(self.name, len(waited), waited)
 
-    def _at(self, digest: str) -> Line:
+    def _digest(self, request: tasks.Request, digest: str) -> str:
+        adapter = request.parameters.adapter
+        return self.choose(adapter=adapter) if adapter or not digest else digest
+
+    def _at(self, digest: str) -> tuple[loaded.Loaded, Line]:
         if self._closed:
             raise Unavailable(f"This copy of {self.name} is gone. Ask again.", 1)
-        if digest not in self._lines:
+        if digest not in self._held:
             raise NotFound(f"{self.name} has no such version.")
         self._last = time.monotonic()
-        return self._lines[digest]
+        held, base = self._held[digest]
+        return held, self._lines[base]
 
     def _until(self) -> float:
         return time.monotonic() + self.model.deadline
 
-    def _check_adapter(self, request: tasks.Request) -> None:
-        if request.parameters.adapter:
-            raise NotFound(
-                f"{self.name} has no such adapter.",
-                faults=[{"at": "/parameters/adapter", "says": "Leave it."}],
-            )
-
-    def _prompt(self, request: tasks.WriteRequest, text: str) -> loaded.Prompt:
+    def _prompt(self, held: loaded.Loaded, request: tasks.WriteRequest, text: str) -> loaded.Prompt:
+        assert isinstance(held, loaded.Author)
         asked = request.parameters.max_new_tokens or tasks.NEW_TOKENS
-        return loaded.Prompt(text, min(asked, self.model.new_tokens), request.parameters)
+        return loaded.Prompt(held, text, min(asked, self.model.new_tokens), request.parameters)
 
-    async def _ask(self, line: Line, request: tasks.Request) -> tuple[list[Any], tasks.Usage]:
+    async def _ask(
+        self, held: loaded.Loaded, line: Line, request: tasks.Request
+    ) -> tuple[list[Any], tasks.Usage]:
         until = self._until()
         if isinstance(line, Batcher):
-            said = await line.answer(request.texts, until)
+            assert isinstance(held, loaded.Reader)
+            said = await line.answer([loaded.Question(held, text) for text in request.texts], until)
             return [one.output for one in said], tasks.Usage(sum(one.tokens for one in said))
         assert isinstance(request, tasks.WriteRequest)
-        written = await _all(line.whole(self._prompt(request, text), until) for text in request.texts)
+        written = await _all(line.whole(self._prompt(held, request, text), until) for text in request.texts)
         outputs = [tasks.Written(one.text, one.finish, len(one.ids)) for one in written]
         return outputs, tasks.Usage(sum(one.read for one in written), sum(len(one.ids) for one in written))
 
@@ -176,15 +199,21 @@ class Served:
         if len(self._shadows) >= SHADOWS:
             counted.skipped += 1
             return
-        task = asyncio.create_task(self._compare(self._lines[digest], counted, request, right))
+        held, line = self._held[digest][0], self._lines[digest]
+        task = asyncio.create_task(self._compare(held, line, counted, request, right))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
     async def _compare(
-        self, line: Line, counted: Agreement, request: tasks.Request, right: Sequence[Any]
+        self,
+        held: loaded.Loaded,
+        line: Line,
+        counted: Agreement,
+        request: tasks.Request,
+        right: Sequence[Any],
     ) -> None:
         try:
-            outputs, _ = await self._ask(line, request)
+            outputs, _ = await self._ask(held, line, request)
         except Problem:
             counted.failed += 1
             return
@@ -228,8 +257,10 @@ class Shares:
 
 
 class Shelf:
-    def __init__(self, recorder: "Recorder | None" = None) -> None:
+    def __init__(self, recorder: "Recorder | None" = None, cache: Path | None = None) -> None:
+        """`cache`: a folder that workers share what they compile in."""
         self._recorder = recorder
+        self._cache = cache
         # What no Served holds any more leaves memory by itself.
         self._held: WeakValueDictionary[Key, loaded.Loaded] = WeakValueDictionary()
         self._served: list[Served] = []
@@ -273,24 +304,39 @@ class Shelf:
     async def _hold(self, bundle: Bundle, tell: Callable[[str], object]) -> dict[Key, loaded.Loaded]:
         held: dict[Key, loaded.Loaded] = {}
         faults: list[str] = []
-        versions = [(name, model, v) for name, model in bundle.models.items() for v in model.versions]
-        for number, (name, model, version) in enumerate(versions, 1):
-            key = Key.of(version)
+        parts = list(_parts(bundle))
+        for number, (name, model, version, adapter) in enumerate(parts, 1):
+            key, base = Key.of(version, adapter), held.get(Key.of(version))
             there = held.get(key) or self._held.get(key)
             try:
                 if there is None:
-                    tell(f"{name}: loading {version.digest[:12]}, {number} of {len(versions)}")
-                    there = await asyncio.to_thread(loaded.opened, version, model)
+                    tell(f"{name}: loading {key.digest[:12]}, {number} of {len(parts)}")
+                    if adapter is None:
+                        there = await asyncio.to_thread(loaded.opened, version, model, self._cache)
+                    elif base is None:
+                        continue  # what is wrong with the base has been said
+                    else:
+                        there = await asyncio.to_thread(loaded.adapted, base, adapter, model)
                 held[key] = there
                 wrong = f"It is for {there.task}, not {model.task}." if there.task != model.task else ""
             except loaded.Broken as error:
                 wrong = str(error)
             if wrong:
-                faults.append(f"{name}, version {version.digest[:12]}: {wrong}")
+                what = "version" if adapter is None else "adapter"
+                faults.append(f"{name}, {what} {key.digest[:12]}: {wrong}")
         if faults:
             raise NotServed(faults)
         self._held.update(held)
         return held
+
+
+def _parts(bundle: Bundle) -> Iterator[tuple[str, Model, Version, Adapter | None]]:
+    """What has to be in memory: each version, and then the adapters that lie on it."""
+    for name, model in bundle.models.items():
+        for version in model.versions:
+            yield name, model, version, None
+            for _, adapter in sorted(model.adapters.items()):
+                yield name, model, version, adapter
 
 
 async def _closed(gone: Iterable[Served], drain: float) -> None:

@@ -32,10 +32,13 @@ ALIKE = 0.99  # the cosine from which two vectors agree
 # --- requests -------------------------------------------------------------------------------------
 
 
+Adapter = Annotated[str, Meta(description="Which adapter of the model answers. Default: the model itself.")]
+
+
 class ReadParameters(Struct, frozen=True, forbid_unknown_fields=True):
     """How to read the texts."""
 
-    adapter: str = ""
+    adapter: Adapter = ""
 
 
 class WriteParameters(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +48,7 @@ class WriteParameters(Struct, frozen=True, forbid_unknown_fields=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    adapter: str = ""
+    adapter: Adapter = ""
 
     @property
     def sampling(self) -> Sampling:

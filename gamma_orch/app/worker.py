@@ -1,7 +1,7 @@
 """One worker process: `python -m gamma_orch.app.worker HOME`, its number in GAMMA_SLOT.
 
-The supervisor starts it with the listening socket as descriptor 0. It loads the bundle that `HOME/current`
-names, answers by it, and takes orders on its control socket. Always:
+The supervisor starts it with the listening socket as descriptor 0, systemd as descriptor 3. It loads the
+bundle that `HOME/current` names, answers by it, and takes orders on its control socket. Always:
 
 - A bundle is swapped in whole: verified, its secrets there, its models loaded and warm; then one assignment.
   What cannot be taken is refused with every fault, and the old bundle goes on.
@@ -11,7 +11,10 @@ names, answers by it, and takes orders on its control socket. Always:
 """
 
 import asyncio
+import contextlib
 import os
+import re
+import resource
 import socket
 import sys
 import time
@@ -23,6 +26,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from pydantic import ValidationError
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gamma_orch.app import logs
 from gamma_orch.app.bundle import Bundle, Secrets
@@ -33,9 +37,12 @@ from gamma_orch.app.live import serve as serve_live
 from gamma_orch.app.metrics import Recorder
 from gamma_orch.app.policy import Policy, Refused, compiled
 from gamma_orch.app.serving import Served, Shelf
+from gamma_orch.app.wire import Wire, watch
 
 Json = Any
 QUIET = 1.0  # seconds without a request after which a draining worker closes connections that idle
+STUCK = 5.0  # seconds that a WebSocket whose end has come has to take what was sent to it
+FEW = 10_240  # open files and connections; below this the log says so
 
 
 class Worker:
@@ -45,7 +52,7 @@ class Worker:
         self.metrics = Recorder(home / "metrics", slot)
         self.metrics.watch("in_flight", lambda: self.inflight)
         self.answers = self.faults = 0  # requests answered, and those of them with a 500
-        self.shelf = Shelf(self.metrics)
+        self.shelf = Shelf(self.metrics, home / "compiled")
         self.policy: Policy | None = None
         self.fault = ""  # why the last bundle was refused
         self.inflight = 0
@@ -73,8 +80,10 @@ class Worker:
         keep_alive = self.policy.bundle.process.keep_alive if self.policy else 75.0
         config = uvicorn.Config(
             Edge(self, application(self)),
-            http="httptools",
-            ws="websockets-sansio",
+            http=Wire,
+            ws=WebSocket,
+            ws_ping_interval=20.0,  # proxies close what is silent for a minute
+            ws_ping_timeout=20.0,  # and who does not answer is gone
             ws_max_size=65_536,
             ws_per_message_deflate=False,  # a broadcast is packed for each client anew
             lifespan="off",
@@ -88,6 +97,7 @@ class Worker:
         )
         self._server = Server(config, self)
         self._start(self.metrics.beat())
+        self._start(watch(self._server.server_state.connections))
         self._start(self._watch_valkey())
         await self._server.serve(sockets=[listening])
         await self.aclose()
@@ -179,6 +189,9 @@ class Worker:
                 self._start(request.policy.spend(request))
         if request.policy is not None:
             request.policy.record(request, status, seconds)
+            if request.trace is not None and request.policy.traces is not None:
+                request.step("answer")
+                request.policy.traces.end(request.trace, request, method, status)
         logs.access(
             request=request.id,
             method=method,
@@ -251,6 +264,32 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's, without two things that it keeps.
+
+    The headers of the handshake: a browser's are a quarter of what a connection costs. And the connection of
+    a client that reads nothing: a transport that is closed waits until all is taken, which is for ever."""
+
+    def start_keepalive(self) -> None:  # once, when it is accepted
+        self.request.headers.clear()
+        self.response.headers.clear()
+        super().start_keepalive()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(STUCK, self.transport.abort)
+
+
+def descriptors() -> int:
+    """As many as this process may have from now on: each connection is one, and at first it is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where no limit is one, and more than the kernel gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
 def _known(secrets: Mapping[str, str]) -> set[str]:
     """What no line of a log may have in it: each secret, and the password in each that is a URL."""
     passwords = {urlsplit(value).password or "" for value in secrets.values() if "://" in value}
@@ -270,7 +309,7 @@ def _current(home: Path) -> str:
 
 def _read(home: Path, digest: str) -> tuple[Bundle, Mapping[str, str]]:
     """Raises Refused for what is not there, not whole, or not what its name says."""
-    if len(digest) != 64 or not digest.isalnum():
+    if not re.fullmatch("[0-9a-f]{64}", digest):
         raise Refused("A bundle is named by its digest, 64 hex digits.")
     folder = home / "bundles"
     try:
@@ -291,12 +330,27 @@ def main() -> None:
     import uvloop
 
     home, slot = Path(sys.argv[1]).absolute(), int(os.environ.get("GAMMA_SLOT", "0"))
-    listening = socket.socket(fileno=os.dup(0))
+    listening = socket.socket(fileno=os.dup(_given()))
     uvloop.run(_main(home, slot, listening))
 
 
+def _given() -> int:
+    """The descriptor of the listening socket."""
+    by_systemd = os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+    return 3 if by_systemd else 0
+
+
 async def _main(home: Path, slot: int, listening: socket.socket) -> None:
-    await Worker(home, slot).serve(listening)
+    worker = Worker(home, slot)
+    allowed = descriptors()
+    if allowed < FEW:
+        worker.log.warning(
+            "few descriptors",
+            allowed=allowed,
+            why="Each connection takes one, and when none is left new connections are refused. "
+            "Raise the hard limit of who starts the workers: `ulimit -Hn`, LimitNOFILE of systemd.",
+        )
+    await worker.serve(listening)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from gamma_orch.cli import (
     schema,
     show,
     status,
+    units,
     up,
     validate,
 )
@@ -47,6 +48,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "schema": schema.schema,
     "graph": graph.graph,
     "render": render.render,
+    "units": units.units,
     "import": import_.import_,
     "destroy": destroy.destroy,
     "up": up.up,

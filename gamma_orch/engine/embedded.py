@@ -40,7 +40,8 @@ def running(site: Site) -> Iterator[str]:
     services = supervisor(state, site.environment)
     if services.running():
         for program in Supervised(services).programs():
-            yield f"{program.name} of {site.environment} answers on http://{program.host}:{program.port}"
+            place = program.unix or f"http://{program.place}"
+            yield f"{program.name} of {site.environment} answers on {place}"
             yield f"  {program.workers} workers; logs in {services.home / 'logs'}"
 
 

@@ -6,6 +6,7 @@ that is cut off) that runtime reports, as the same error.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ CONFIG = "config.json"
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 
 
-def checked(folder: Path) -> Card:
-    """The card of a folder that is whole as far as can be seen from outside. Raises ModelBroken."""
+def checked(folder: Path, needs: Sequence[str] = (TOKENIZER, CONFIG)) -> Card:
+    """The card of a folder that is whole as far as can be seen from outside. `needs`: files that must be
+    there beside its weights. Raises ModelBroken."""
     try:
         card = Card.read(folder)
     except FileNotFoundError:
@@ -30,7 +32,7 @@ def checked(folder: Path) -> Card:
             f"{folder} cannot be read as a model folder: {error}. Build or fetch the model anew."
         ) from error
     _refuse_pickle(folder)
-    for name in (TOKENIZER, CONFIG):
+    for name in needs:
         if not (folder / name).is_file():
             raise ModelBroken(
                 f"{folder} has no {name}, so texts cannot be put to the model. "

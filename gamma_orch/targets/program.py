@@ -28,7 +28,7 @@ BACKLOG = 4096
 
 SECTION = """\
 [fcgi-program:{name}]
-socket=tcp://{host}:{port}
+{socket}
 socket_backlog={backlog}
 process_name=%(process_num)d
 numprocs={processes}
@@ -47,13 +47,22 @@ stdout_logfile_maxbytes=5MB
 stdout_logfile_backups=2
 """
 
+# What has a port stops before what has none (999 is the default), so that no one passes on to nobody.
+BEHIND = """\
+socket=unix://{unix}
+socket_mode=0600
+priority=500"""
+
+# Signs that would mean something to supervisord in the path of a socket.
+UNWRITABLE = set("%;#*?[]")
+
 # By GAMMA_WORKER a worker is told from its own children, who inherit the rest.
 SCRIPT = """\
 # Made by Gamma. supervisord runs this for each slot, with the listening socket as descriptor 0.
 if [ "$GAMMA_SLOT" = {holder} ]; then exec sleep 2147483647; fi
 cd -- {directory} || exit 127
-export {environment} GAMMA_SLOT="$SUPERVISOR_PROCESS_NAME" GAMMA_WORKER="$$" GAMMA_PROGRAM={digest}
-exec {command}
+export GAMMA_SLOT="$(({first} + SUPERVISOR_PROCESS_NAME))" GAMMA_WORKER="$$" GAMMA_PROGRAM={digest}
+{environment}exec {command}
 """
 
 
@@ -64,11 +73,13 @@ class Program:
     name: str
     command: tuple[str, ...]
     workers: int
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     directory: str = "/"
     stop_seconds: int = 10
+    unix: str = ""  # the path of the socket, in the place of host and port
+    first: int = 0  # what a worker is told as its number is this and its slot's
 
     def __post_init__(self) -> None:
         words = (*self.command, self.directory, *self.environment.values())
@@ -78,8 +89,13 @@ class Program:
             ),
             "its command is empty": not self.command,
             "it has less than one worker": self.workers < 1,
-            "its host is neither a name nor an IPv4 address": not re.fullmatch(r"[A-Za-z0-9.-]+", self.host),
-            "its port is not between 1 and 65535": not 1 <= self.port <= 65_535,
+            "its host is neither a name nor an IPv4 address": not self.unix
+            and not re.fullmatch(r"[A-Za-z0-9.-]+", self.host),
+            "its port is not between 1 and 65535": not self.unix and not 1 <= self.port <= 65_535,
+            "the path of its socket is not absolute": bool(self.unix) and not self.unix.startswith("/"),
+            f"the path of its socket has one of {' '.join(sorted(UNWRITABLE))} or the end of a line in it": (
+                bool(set(self.unix) & (UNWRITABLE | set("\0\n\r")))
+            ),
             "a variable of its environment has a name that a shell does not take": not all(
                 re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) for key in self.environment
             ),
@@ -90,6 +106,11 @@ class Program:
         }
         if found := [fault for fault, is_there in faults.items() if is_there]:
             raise Permanent(f"The program {self.name!r} cannot be run: {'; '.join(found)}.")
+
+    @property
+    def place(self) -> str:
+        """Where it listens. What says another place is another socket."""
+        return self.unix or f"{self.host}:{self.port}"
 
     @property
     def slots(self) -> int:
@@ -105,8 +126,7 @@ class Program:
     def section(self) -> str:
         return SECTION.format(
             name=self.name,
-            host=self.host,
-            port=self.port,
+            socket=BEHIND.format(unix=self.unix) if self.unix else f"socket=tcp://{self.place}",
             backlog=BACKLOG,
             processes=self.slots + 1,
             stop_seconds=self.stop_seconds,
@@ -115,9 +135,12 @@ class Program:
     def script(self) -> str:
         return SCRIPT.format(
             holder=HOLDER,
+            first=self.first,
             directory=shlex.quote(self.directory),
             digest=self.digest,
-            environment=" ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items()),
+            environment="".join(
+                f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()
+            ),
             command=shlex.join(self.command),
         )
 

@@ -32,7 +32,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import Fault
+from xmlrpc.client import Fault  # nosec B411  # as in unix_rpc
 
 from gamma_orch.core.provider import Permanent, Temporary
 from gamma_orch.targets.home import PATIENCE, Home, end, tail
@@ -293,7 +293,7 @@ class Supervised:
         with self._supervisor.alone():
             self._supervisor.recover()  # another program that cannot run is none of this one's business
             before = self.declared(program.name)
-            if before is None or (before.host, before.port) != (program.host, program.port):
+            if before is None or before.place != program.place:
                 _check_free(program)
             self.open(program)
             self.scale(program)
@@ -333,13 +333,16 @@ class Supervised:
     def open(self, program: Program) -> None:
         """Declare it, and have its socket listened on."""
         name = program.name
+        if program.unix:
+            Path(program.unix).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._supervisor.write(f"programs/{name}.sh", program.script())
         self._supervisor.write(f"programs/{name}.conf", program.section())
         [[added, changed, _]] = self._supervisor.call("reloadConfig")
-        if name in changed:
+        lost = bool(program.unix) and name not in added and not Path(program.unix).is_socket()
+        if name in changed or lost:
             self._drop(name)
         self._supervisor.write(f"programs/{name}.json", program.encoded())
-        if name in added or name in changed:
+        if name in added or name in changed or lost:
             self._add(program)
         self._supervisor.call("startProcess", f"{name}:{HOLDER}", False, fine=ALREADY_STARTED)
 
@@ -425,6 +428,8 @@ def _digest(pid: int) -> str:
 
 
 def _check_free(program: Program) -> None:
+    if program.unix:
+        return  # in a folder of ours: what is left there is replaced
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as supervisord does it
         try:

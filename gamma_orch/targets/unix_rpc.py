@@ -3,7 +3,7 @@
 import base64
 import http.client
 import socket
-import xmlrpc.client
+import xmlrpc.client  # nosec B411  # its other end is a supervisord of ours, on a socket of mode 0700
 from pathlib import Path
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gamma_orch.app.address import Proxies, plain
+from gamma_orch.app.address import UNIX, Proxies, plain
 
 PROXY, OTHER_PROXY, CLIENT, LIE = "10.0.0.1", "10.0.0.2", "203.0.113.7", "198.51.100.9"
 
@@ -47,6 +47,23 @@ def test_the_nearest_address_that_no_proxy_has(
     proxies: Proxies, peer: str, forwarded: list[str], client: str
 ) -> None:
     assert proxies.client(peer, [one.encode() for one in forwarded]) == client
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        pytest.param([CLIENT], CLIENT, id="what nginx saw"),
+        pytest.param([f"{LIE}, {CLIENT}"], CLIENT, id="the client wrote the header first"),
+        pytest.param([f"{CLIENT}, {PROXY}"], CLIENT, id="a trusted proxy ahead of nginx"),
+        pytest.param([], "", id="nothing said"),
+    ],
+)
+def test_behind_a_proxy_on_a_socket_of_the_workers_own(forwarded: list[str], client: str) -> None:
+    behind = Proxies([UNIX, "10.0.0.0/8"])
+    assert behind.trusts("")
+    assert not Proxies([UNIX]).trusts(PROXY)
+    assert behind.client("", [one.encode() for one in forwarded]) == client
+    assert behind.client(LIE, [CLIENT.encode()]) == LIE
 
 
 def test_a_header_in_any_bytes_is_no_address(proxies: Proxies) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -321,6 +322,33 @@ def test_nobody_starves(lengths: list[int], most: int):
         pool = [item for item in pool if item not in chosen]
     assert not pool
     assert AHEAD > 1
+
+
+def test_what_cannot_run_together_is_in_no_batch_together():
+    """Each batch is of one group, that of the one that waits longest, and full where there are enough."""
+    model = Model()
+    names = [f"{'abc'[number % 3]} {number:02}" for number in range(60)]
+
+    async def run() -> None:
+        by_letter = Batcher(model.read, model.run, 4, 1000, "m", group=lambda text: sys.intern(text[0]))
+        async with closing(by_letter):
+            model.gate.clear()
+            held = asyncio.ensure_future(by_letter.answer(["a held"], soon()))
+            await until(lambda: len(model.batches) == 1)
+            asked = [asyncio.ensure_future(by_letter.answer([name], soon())) for name in names]
+            await until(lambda: by_letter.waiting == 60)
+            model.gate.set()
+            assert [(await one)[0] for one in asked] == [name.upper() for name in names]
+            await held
+
+    asyncio.run(run())
+    batches = model.batches[1:]
+    assert all(len({text[0] for text in batch}) == 1 for batch in batches)
+    assert [len(batch) for batch in batches] == [4] * 15
+    left = list(names)
+    for batch in batches:
+        assert left[0] in batch
+        left = [name for name in left if name not in batch]
 
 
 # --- writing --------------------------------------------------------------------------------------

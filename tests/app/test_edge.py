@@ -604,7 +604,10 @@ def test_levels_of_the_cache(edge: Edge) -> None:
     for refused in ('{"inputs": []}', '{"inputs": "x", "more": 1}'):
         assert "x-cache" not in client.post(PREDICT, content=refused).headers
     drawn = {"inputs": "the", "parameters": {"temperature": 1.0, "max_new_tokens": 2}}
-    assert "x-cache" not in client.post("/v1/models/writer/predict", json=drawn).headers
+    spelled = json.dumps(drawn).replace("temp", "\\u0074emp")  # the same to whoever reads JSON
+    assert "\\u0074emp" in spelled
+    for sent in (json.dumps(drawn), json.dumps(drawn), spelled, spelled):
+        assert "x-cache" not in client.post("/v1/models/writer/predict", content=sent).headers
     with ThreadPoolExecutor(8) as pool:
         body = json.dumps(_write("asked by many at once", 60)).encode()
         answers = list(
@@ -614,6 +617,14 @@ def test_levels_of_the_cache(edge: Edge) -> None:
     assert levels.count("made") == 1
     assert set(levels) <= {"made", "shared", "l1"}
     assert len({one.content for one in answers}) == 1
+
+
+def test_two_names_of_one_model_do_not_answer_for_each_other(edge: Edge) -> None:
+    named = {**edge.bundle.models, "mood": edge.bundle.models["sentiment"]}
+    with edge.swapped(models=named):
+        for name in ("sentiment", "mood", "sentiment", "mood"):
+            said = edge.client().post(f"/v1/models/{name}/predict", json={"inputs": "two names"})
+            assert said.json()["model"] == name
 
 
 def test_another_model_never_answers_from_the_old_ones_cache(edge: Edge, tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
         await asyncio.sleep(0.02)
 
 
+HOSTILE = "o'hara\"); drop table gamma_requests; -- \\\n\t%s $1 {0}"  # a value is a value, whatever is in it
+
+
 def record(**more: Any) -> Record:
     return Record(**{"request": str(uuid.uuid4()), "service": "shop", "route": "predict", "status": 200,
                      "seconds": 0.0125, **more})  # fmt: skip
@@ -77,8 +80,8 @@ def test_every_column_arrives(url: str, schema: str) -> None:
     one = record(
         model="sentiment",
         digest="ab" * 32,
-        principal="alice",
-        tenant="acme",
+        principal=HOSTILE,
+        tenant=HOSTILE,
         address="2001:db8::7",
         cache="local",
         tokens_in=7,
@@ -104,8 +107,8 @@ def test_every_column_arrives(url: str, schema: str) -> None:
         "route": "predict",
         "model": "sentiment",
         "digest": "ab" * 32,
-        "principal": "alice",
-        "tenant": "acme",
+        "principal": HOSTILE,
+        "tenant": HOSTILE,
         "address": ipaddress.ip_address("2001:db8::7"),
         "status": 200,
         "milliseconds": 12.5,

@@ -334,7 +334,7 @@ def test_a_shadow_never_delays_and_never_fails(workshop: Workshop, how: str):
         served = (await shelf.prepare(bundle(m=model("text-classification", answers, shadow))))["m"]
         await served._lines[shadow.digest].aclose(0)
         served._lines[shadow.digest] = Batcher(
-            lambda text: loaded.Row(text, [1], ()), run_shadow, 8, 512, "s"
+            lambda asked: loaded.Row(asked.reader, asked.text, [1], ()), run_shadow, 8, 512, "s"
         )
         began = time.monotonic()
         for text in texts(serving.SHADOWS + 20):

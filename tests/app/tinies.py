@@ -28,6 +28,7 @@ KINDS = {
     415: "wrong-media",
     422: "unprocessable",
     429: "too-many",
+    431: "head-too-large",
     500: "internal",
     503: "unavailable",
     504: "late",

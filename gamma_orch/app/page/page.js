@@ -126,7 +126,9 @@ $("try").addEventListener("submit", async (event) => {
   const started = performance.now();
   $("took").textContent = "Waiting for the model.";
   try {
-    const { said, cache } = await call(`/v1/models/${encodeURIComponent($("model").value)}/predict`, { inputs: $("text").value });
+    const [model, adapter] = $("model").value.split(":"); // as /v1/models lists an adapter
+    const body = { inputs: $("text").value, ...(adapter && { parameters: { adapter } }) };
+    const { said, cache } = await call(`/v1/models/${encodeURIComponent(model)}/predict`, body);
     const by = cache && cache !== "made" ? `from the cache (${cache})` : "by the model";
     $("took").textContent = `Answered in ${(performance.now() - started).toFixed(1)} ms, ${by}.`;
     $("answer").textContent = JSON.stringify(said, null, 1);

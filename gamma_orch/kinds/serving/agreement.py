@@ -14,6 +14,14 @@ TASK = "GAM801"  # versions of one model that are for different tasks
 PORT = "GAM802"  # a port that another Service has
 UNSERVED = "GAM803"  # a scope or a limit of a model that is not served
 UNNAMEABLE = "GAM804"  # a name that its processes cannot have
+ADAPTER = "GAM805"  # as an adapter, a Model that is a whole one
+FITS = "GAM806"  # an adapter of another source than the model that is its base here
+BASE = "GAM807"  # as the base of adapters, a Model whose weights are not those of its source
+ALONE = "GAM808"  # an adapter served without its base
+PROXY = "GAM809"  # several replicas, and nothing that shares requests out
+
+# What of a Model's spec goes into the weights that an adapter of it is learned on.
+LEARNED_ON = ("task", "source", "labels", "pooling", "normalize", "maxLength")
 
 All = Mapping[Address, Resource]
 Said = tuple[str, Path, str, str]
@@ -35,8 +43,17 @@ def _faults(resource: Resource, everything: All, ports: dict[int, Address]) -> I
     if (other := ports.setdefault(port, address)) != address:
         message = f"{other} listens on {port} too"
         yield PORT, ("spec", "listen", "port"), message, "give one of them another port"
+    if spec["replicas"] > 1 and spec["proxy"] is None:
+        message = f"{address} has {spec['replicas']} replicas, and nothing that shares requests out to them"
+        hint = "write `proxy: {engine: nginx}`, or more `workers` in the place of replicas"
+        yield PROXY, ("spec", "replicas"), message, hint
     for number, served in enumerate(spec["models"]):
-        yield from _tasks(("spec", "models", number, "versions"), served, everything)
+        at: Path = ("spec", "models", number)
+        yield from _tasks((*at, "versions"), served, everything)
+        yield from _alone(at, served, everything)
+        if served["adapters"] and (base := _model(everything, served["model"])):
+            yield from _base(at, base)
+            yield from _adapters(at, served["adapters"], base, everything)
     yield from _unserved(address, spec)
 
 
@@ -50,6 +67,54 @@ def _tasks(path: Path, served: Json, everything: All) -> Iterator[Said]:
         said = ", ".join(f"{name} is for {task}" for name, task in tasks.items())
         message = f"versions of one model differ in their task: {said}"
         yield TASK, path, message, "serve them under names of their own"
+
+
+def _model(everything: All, name: str | None) -> Resource | None:
+    """None where there is no such Model: then the reference has been complained about."""
+    return everything.get(Address("Model", str(name)))
+
+
+def _is_adapter(model: Resource) -> bool:
+    return bool(model.spec["finetune"] and model.spec["finetune"]["keep"] == "adapter")
+
+
+def _alone(at: Path, served: Json, everything: All) -> Iterator[Said]:
+    named = [((*at, "model"), served["model"])]
+    named += [((*at, "versions", n, "model"), one["model"]) for n, one in enumerate(served["versions"])]
+    for path, name in named:
+        model = _model(everything, name)
+        if model is not None and _is_adapter(model):
+            message = f"{model.address} is an adapter, which answers only on its base"
+            hint = f"serve its base as `model`, with `adapters: {{{name}: {name}}}`; or write `keep: merged`"
+            yield ALONE, path, message, hint
+
+
+def _base(at: Path, base: Resource) -> Iterator[Said]:
+    if _is_adapter(base):
+        return  # which has been said
+    if base.spec["finetune"]:
+        message = f"{base.address} is fine-tuned itself, and adapters fit only the weights of its source"
+        yield BASE, (*at, "model"), message, "name a Model of the same source without `finetune`"
+    elif base.spec["optimize"]["level"] != "none":
+        message = f"{base.address} is optimized, and adapters fit only the weights of its source"
+        hint = (
+            f"write `optimize: {{level: none}}` in {base.address}, or name another Model of the same source"
+        )
+        yield BASE, (*at, "model"), message, hint
+
+
+def _adapters(at: Path, adapters: Json, base: Resource, everything: All) -> Iterator[Said]:
+    for name, named in adapters.items():
+        model, path = _model(everything, named), (*at, "adapters", name)
+        if model is None:
+            continue
+        if not _is_adapter(model):
+            hint = f"write `finetune: {{keep: adapter}}` in {model.address}, or serve it as a `model`"
+            yield ADAPTER, path, f"{model.address} is a whole model and no adapter", hint
+        elif differ := [part for part in LEARNED_ON if model.spec[part] != base.spec[part]]:
+            message = f"{model.address} is an adapter of other weights than {base.address}: they differ in "
+            hint = f"give both the same {' and '.join(differ)}"
+            yield FITS, path, message + ", ".join(differ), hint
 
 
 def _unserved(address: Address, spec: Json) -> Iterator[Said]:

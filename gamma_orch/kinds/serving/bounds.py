@@ -46,6 +46,17 @@ def _network(text: str) -> str:
     return str(ipaddress.ip_network(text))
 
 
+def _place(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if (
+        not re.fullmatch(r"[A-Za-z0-9.-]+", host)
+        or not re.fullmatch(r"[0-9]{1,5}", port)
+        or not (1 <= int(port) <= 65_535)
+    ):
+        raise ValueError("a place here is a host and a port: 10.0.0.2:8000")
+    return text
+
+
 def _scope(text: str) -> str:
     base, colon, model = text.partition(":")
     if base not in SCOPES or (colon and base not in OF_A_MODEL):
@@ -128,6 +139,7 @@ def url(*schemes: str) -> Callable[[Any], Any]:
 
 Rate = Annotated[str, AfterValidator(_rate)]
 Network = Annotated[str, AfterValidator(_network)]
+Place = Annotated[str, AfterValidator(_place)]
 Scope = Annotated[str, AfterValidator(_scope)]
 LimitedRoute = Annotated[str, AfterValidator(_limited)]
 Time = Annotated[Latency, AfterValidator(_within_a_year)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gamma_orch.app import bundle as contract
+from gamma_orch.app.address import UNIX
 from gamma_orch.app.valkey import Valkey
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
@@ -52,6 +53,7 @@ def compiled(
         limits=tuple(_limit(which, said) for which, said in sorted(fields.get("limits", {}).items())),
         auth=auth,
         log=_log(fields.get("log")),
+        traces=_traces(fields.get("traces")),
         process=contract.Process(
             host=listen["host"],
             port=listen["port"],
@@ -59,7 +61,8 @@ def compiled(
             code=code,
             body=size_of(fields["body"]),
             drain=seconds_of(fields["drain"]),
-            trusted=tuple(listen["trusted"]),
+            # Behind a proxy workers are reached by their own socket alone, which nobody else can open.
+            trusted=(*((UNIX,) if fields.get("proxy") else ()), *listen["trusted"]),
             origins=tuple(listen["origins"]),
         ),
         secrets=secrets.digests(),
@@ -99,6 +102,11 @@ def _model(said: Json, artifact: Callable[[str], Artifact]) -> contract.Model:
             )
             for one, of in found
         ),
+        adapters={
+            name: contract.Adapter(digest=one["digest"], folder=of.folder, files=dict(of.files))
+            for name, one in sorted(said.get("adapters", {}).items())
+            for of in (artifact(one["key"]),)
+        },
         batch=said["batch"],
         queue=said["queue"],
         deadline=seconds_of(said["deadline"]),
@@ -128,6 +136,12 @@ def _log(said: Json | None) -> contract.Log:
     if said is None:
         return contract.Log()
     return contract.Log(requests=said["requests"], predictions=said["predictions"], tables=said["schema"])
+
+
+def _traces(said: Json | None) -> contract.Traces:
+    if said is None:
+        return contract.Traces()
+    return contract.Traces(endpoint=said["endpoint"], sample=share_of(said["sample"]))
 
 
 def _limit(name: str, said: Json) -> contract.Limit:

@@ -49,9 +49,8 @@ class Look:
 _LOOKS = TypeAdapter(list[Look])
 
 
-async def look(home: Path, workers: int, now: float) -> Look:
-    """Raises Unseen."""
-    slots = range(1, workers + 1)
+async def look(home: Path, slots: Sequence[int], now: float) -> Look:
+    """At the workers of these numbers. Raises Unseen."""
     try:
         states = await asyncio.gather(*(control.ask(home, slot, "state", ANSWER) for slot in slots))
     except control.Silent as error:

@@ -3,7 +3,8 @@
 A policy is swapped in the running workers: the first one tries it, is watched while requests come, and the
 others follow. What a running process cannot change (address, version of the code, secrets of the process)
 restarts them one by one: supervisord holds the listening socket, a worker that stops drains, and the next
-one stops only when this one answers again. Always:
+one stops only when this one answers again. Replicas are gone through one after the other; nginx is told of a
+new one when its workers answer, and of one that goes before they drain. Always:
 
 - Whatever fails, every worker ends with the bundle of before, and the error says what failed.
 - `current` names a bundle only after every worker has run it.
@@ -11,81 +12,113 @@ one stops only when this one answers again. Always:
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gamma_orch.app import control
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, Tell, Temporary
+from gamma_orch.kinds.serving import programs
+from gamma_orch.kinds.serving.front import Front
 from gamma_orch.kinds.serving.house import House
-from gamma_orch.targets.supervised import Program, Supervised
+from gamma_orch.targets.supervised import Program, Slot, Supervised
 
 LOADING = 300.0  # seconds for a worker to load and warm up its models
 WATCHED = 20  # answers without which a share of errors says nothing
 ERRORS = 0.05  # the share of answers 5xx at which a bundle goes back
 
 
+Here = Mapping[str, Program]  # what is declared of a service, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """The place of a worker."""
+
+    program: Program
+    slot: int
+
+    @property
+    def number(self) -> int:
+        return self.program.first + self.slot
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     house: House
     supervised: Supervised
-    program: Program
+    is_of: Callable[[str], bool]  # whether a program of this name is the service's
+    wanted: tuple[Program, ...]  # of workers
+    front: Front | None
     tell: Tell
     watch: float  # seconds that the first worker is watched
 
     async def run(self, digest: str, before: str) -> None:
         """Raises Permanent where the bundle does not do well, and Temporary where a worker was lost
         meanwhile; in both cases `before` runs again."""
-        here = await asyncio.to_thread(self.supervised.declared, self.program.name)
-        slots = await self._slots()
-        if here is None or not slots:
+        here = await self._here()
+        if not await self._seats(here.values()):
             await self._returning(here, before, self._first(digest))
-        elif await self._is_current(here, slots):
+        elif await self._is_current(here):
             await self._swap(digest, before)
             await self._returning(here, before, self._resize(digest))
         else:
             await self._returning(here, before, self._replace(digest))
         self.house.settle(digest)
 
-    async def _is_current(self, here: Program, slots: list[int]) -> bool:
-        """Whether what runs is this program. What was declared says nothing of the workers: an attempt may
-        have ended between the two."""
-        same_place = (here.host, here.port) == (self.program.host, self.program.port)
-        return same_place and all([await self._runs_program(slot) for slot in slots])
+    async def _is_current(self, here: Here) -> bool:
+        """Whether what runs is what is wanted, but for how many there are. What was declared says nothing of
+        the workers: an attempt may have ended between the two."""
+        kept = [(here[one.name], one) for one in self.wanted if one.name in here]
+        if any(programs.is_proxy(old) or old.place != new.place for old, new in kept):
+            return False
+        return all([await self._runs_program(seat) for seat in await self._seats(new for _, new in kept)])
 
-    async def _returning(self, here: Program | None, before: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _returning(self, here: Here, before: str, work: Coroutine[Any, Any, None]) -> None:
         """Do it; where it fails, have the processes and the bundle of before again."""
         try:
             await work
         except (Permanent, Temporary, control.Silent) as error:
-            if here is None or not before:
+            if not here or not before:
                 raise _told(error, "") from None
             self.house.settle(before)
-            await asyncio.to_thread(self.supervised.put, here)
-            for slot in await self._slots():
-                if not await self._runs(slot, before):
-                    await self._restart(slot)
+            for program in here.values():
+                await asyncio.to_thread(self.supervised.put, program)
+            for program in here.values():
+                for slot in await self._slots(program.name):
+                    seat = Seat(program, slot.number)
+                    if slot.digest != program.digest or not (
+                        programs.is_proxy(program) or await self._runs(seat, before)
+                    ):
+                        await self._restart(seat)
+            for name in (await self._here()).keys() - here.keys():
+                await asyncio.to_thread(self.supervised.remove, name)
             raise _told(error, " The bundle of before answers again.") from None
 
     # --- the ways ---------------------------------------------------------------------------------
 
     async def _first(self, digest: str) -> None:
         self.house.settle(digest)  # what workers start with
-        await self._put()
-        await self._all_ready(digest)
+        for program in self.wanted:
+            await self._put(program)
+        for program in self.wanted:
+            await self._all_ready(program, digest)
+        await self._finish()
 
     async def _swap(self, digest: str, before: str) -> None:
-        swapped: list[int] = []
+        swapped: list[Seat] = []
         try:
-            for slot in await self._slots():
-                swapped.append(slot)
-                await self._take(slot, digest, watched=len(swapped) == 1)
+            for seat in await self._seats(self.wanted):
+                swapped.append(seat)
+                # One that is there already is taken only by workers that have another, for whatever reason.
+                await self._take(seat.number, digest, watched=len(swapped) == 1 and digest != before)
         except (Permanent, control.Silent) as error:
-            for slot in swapped:
+            for seat in swapped:
                 with suppress(control.Silent):  # it starts with the bundle of before
-                    await control.ask(self.house.folder, slot, "swap", LOADING, digest=before)
+                    await control.ask(self.house.folder, seat.number, "swap", LOADING, digest=before)
             raise _told(error, " The bundle of before answers again.") from None
 
     async def _take(self, slot: int, digest: str, watched: bool) -> None:
@@ -99,39 +132,67 @@ class Rollout:
     async def _replace(self, digest: str) -> None:
         """Another process: each is stopped (it drains) and started, and answers before the next one stops."""
         self.house.settle(digest)
-        await self._put()
-        for slot in await self._slots():
-            if not (await self._runs_program(slot) and await self._runs(slot, digest)):
-                self.tell(f"worker {slot}: draining", None)
-                await self._restart(slot)
-            await self._ready(slot, digest)
+        for program in self.wanted:
+            await self._put(program)
+            seats = [(await self._runs_program(seat), seat) for seat in await self._seats([program])]
+            # First those that are new: they answer while the others are restarted.
+            for is_new, seat in sorted(seats, key=lambda one: not one[0]):
+                if not (is_new and await self._runs(seat, digest)):
+                    self.tell(f"worker {seat.number}: draining", None)
+                    await self._restart(seat)
+                await self._ready(seat.number, digest)
+        await self._finish()
 
     async def _resize(self, digest: str) -> None:
-        """As many workers as wanted: new ones start with the bundle, those too many drain."""
+        """As many workers and replicas as wanted: new ones start with the bundle, those too many drain."""
         self.house.settle(digest)
-        here = await asyncio.to_thread(self.supervised.declared, self.program.name)
-        slots = await self._slots()
-        if here is None or here.workers != self.program.workers or len(slots) != here.workers:
-            await self._put()
-            await self._all_ready(digest)
+        here = await self._here()
+        for program in self.wanted:
+            count = len(await self._slots(program.name))
+            if here.get(program.name) != program or count != program.workers or await self._is_deaf(program):
+                await self._put(program)
+                await self._all_ready(program, digest)
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """All that is wanted answers: nginx is told of it, and what is wanted no more drains."""
+        if self.front is not None:
+            await self.front.bring()
+        wanted = {program.name for program in (*self.wanted, *((self.front.program,) if self.front else ()))}
+        for name in sorted((await self._here()).keys() - wanted):
+            self.tell(f"{name}: draining", None)
+            await asyncio.to_thread(self.supervised.remove, name)
 
     # --- parts ------------------------------------------------------------------------------------
 
-    async def _put(self) -> None:
-        self.tell("starting workers", None)
-        await asyncio.to_thread(self.supervised.put, self.program)
+    async def _here(self) -> Here:
+        found = await asyncio.to_thread(self.supervised.programs)
+        return {program.name: program for program in found if self.is_of(program.name)}
 
-    async def _restart(self, slot: int) -> None:
-        await asyncio.to_thread(self.supervised.stop, self.program.name, slot)
-        await asyncio.to_thread(self.supervised.start, self.program.name, slot)
+    async def _is_deaf(self, program: Program) -> bool:
+        """Whether its socket was taken away, so that nobody can reach it any more."""
+        return bool(program.unix) and not await asyncio.to_thread(Path(program.unix).is_socket)
 
-    async def _slots(self) -> list[int]:
-        found = await asyncio.to_thread(self.supervised.slots, self.program.name)
-        return [slot.number for slot in found if slot.runs]
+    async def _put(self, program: Program) -> None:
+        self.tell(f"{program.name}: starting workers", None)
+        await asyncio.to_thread(self.supervised.put, program)
 
-    async def _all_ready(self, digest: str) -> None:
-        for slot in range(1, self.program.workers + 1):
-            await self._ready(slot, digest)
+    async def _all_ready(self, program: Program, digest: str) -> None:
+        for slot in range(1, program.workers + 1):
+            await self._ready(program.first + slot, digest)
+
+    async def _restart(self, seat: Seat) -> None:
+        await asyncio.to_thread(self.supervised.stop, seat.program.name, seat.slot)
+        await asyncio.to_thread(self.supervised.start, seat.program.name, seat.slot)
+
+    async def _slots(self, name: str) -> list[Slot]:
+        return [slot for slot in await asyncio.to_thread(self.supervised.slots, name) if slot.runs]
+
+    async def _seats(self, of: Iterable[Program]) -> list[Seat]:
+        """Those with a worker, the first replica's first."""
+        found = [(one, await self._slots(one.name)) for one in of if not programs.is_proxy(one)]
+        seats = [Seat(program, slot.number) for program, slots in found for slot in slots]
+        return sorted(seats, key=lambda seat: seat.number)
 
     async def _ready(self, slot: int, digest: str) -> None:
         """Wait until the worker answers by this bundle. Raises Permanent where it refuses it, or is late."""
@@ -153,12 +214,12 @@ class Rollout:
         except control.Silent:
             return {}
 
-    async def _runs(self, slot: int, digest: str) -> bool:
-        return bool((await self._state(slot)).get("bundle") == digest)
+    async def _runs(self, seat: Seat, digest: str) -> bool:
+        return bool((await self._state(seat.number)).get("bundle") == digest)
 
-    async def _runs_program(self, slot: int) -> bool:
-        found = await asyncio.to_thread(self.supervised.slots, self.program.name)
-        return any(one.number == slot and one.digest == self.program.digest for one in found)
+    async def _runs_program(self, seat: Seat) -> bool:
+        found = await asyncio.to_thread(self.supervised.slots, seat.program.name)
+        return any(one.number == seat.slot and one.digest == seat.program.digest for one in found)
 
     async def _unwell(self, slot: int) -> str:
         """Why the bundle goes back, after it has been watched; "" where it does well."""

@@ -18,6 +18,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.observation import Observation, Seen, Unreadable
 from gamma_orch.core.provider import Asked, Page, Task
+from gamma_orch.kinds.serving import programs
 from gamma_orch.kinds.serving.bounds import SomeTime
 from gamma_orch.kinds.serving.house import House
 from gamma_orch.kinds.serving.kept import Kept
@@ -110,9 +111,9 @@ class ScalingPolicyProvider:
         from gamma_orch.kinds.serving import figures
 
         try:
-            workers = house.bundle(house.current()).process.workers
+            workers = programs.numbers(house.fields(house.current()))
             taken = await figures.look(house.folder, workers, now)
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Figures(0, now, 0.0, unknown=f"{house.folder.name} runs no bundle")
         except figures.Unseen as error:
             return Figures(0, now, 0.0, unknown=str(error))

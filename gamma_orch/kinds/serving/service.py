@@ -1,21 +1,23 @@
 """The kind Service: an HTTP API that serves models, as processes that each run the wanted bundle.
 
-Observing is asking every worker which bundle it runs; healthy means that all that should be there are, and
-all run the same one. Applying compiles the bundle and rolls it out (`rollout`).
+Observing is asking every worker which bundle it runs, and nginx which configuration; healthy means that all
+that should be there are, and all run the same one. Applying compiles the bundle and rolls it out (`rollout`).
 """
 
 import asyncio
 import importlib.metadata
-import sys
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
-from gamma_orch.core.provider import Asked, Permanent, ProviderError, Task, Temporary
-from gamma_orch.kinds.serving import agreement
+from gamma_orch.core.provider import Asked, Permanent, ProviderError, Task, Tell, Temporary, silent
+from gamma_orch.kinds.serving import agreement, programs
 from gamma_orch.kinds.serving.house import House
 from gamma_orch.kinds.serving.service_spec import ServiceSpec, normalise
 from gamma_orch.spec.kind import Kind
@@ -24,13 +26,11 @@ from gamma_orch.targets import Targets
 from gamma_orch.targets.embedded_postgres import State
 
 if TYPE_CHECKING:
+    from gamma_orch.app.bundle import Bundle
     from gamma_orch.kinds.serving.compiling import Artifact
+    from gamma_orch.kinds.serving.front import Front
     from gamma_orch.targets.embedded_valkey import EmbeddedValkey
     from gamma_orch.targets.supervised import Program, Supervised
-
-# Seconds after which supervisord kills a worker that it stops. A worker ends its drain by itself; another
-# number here would make supervisord close the listening socket, so it is the same for all.
-STOP = 330
 
 
 class ServiceProvider:
@@ -55,15 +55,22 @@ class ServiceProvider:
         fields = {**task.reveal(dict(task.fields)), **self._own(house)}
         valkey = await asyncio.to_thread(self._valkey, fields)
         made = await asyncio.to_thread(compiled, name, fields, self._artifact, house.hashed, valkey, _code())
+        wanted = programs.workers(name, fields, house.folder, _code())
+        front = self._front(name, fields, made.bundle, task.tell)
+        if front is not None:
+            await front.check()  # before anything has changed
         house.store(made.bundle, made.secrets, task.fields)
         watch = seconds_of(fields["rollout"]["watch"])
-        rollout = Rollout(house, self._supervised(), self._program(name, fields), task.tell, watch)
+        is_of = partial(programs.is_of, name)
+        rollout = Rollout(house, self._supervised(), is_of, wanted, front, task.tell, watch)
         await rollout.run(made.bundle.digest, house.current())
 
     async def delete(self, task: Task) -> None:
-        """Workers drain and stop; the folder goes."""
-        name = task.address.name
-        await asyncio.to_thread(self._supervised().remove, self._group(name))
+        """Workers drain and stop, after the nginx in front of them; the folder goes."""
+        name, supervised = task.address.name, self._supervised()
+        others = [one.name for one in supervised.programs() if programs.is_of(name, one.name)]
+        for program in dict.fromkeys((programs.door(name), *others)):
+            await asyncio.to_thread(supervised.remove, program)
         await asyncio.to_thread(self._house(name).destroy)
 
     # --- looking ----------------------------------------------------------------------------------
@@ -75,9 +82,11 @@ class ServiceProvider:
             if not current:
                 return ABSENT
             fields = house.fields(current)  # not the bundle: an older version's may be of another form
-            wanted = self._program(name, fields)
+            wanted = programs.workers(name, fields, house.folder, _code())
+            listen = fields["listen"]
             served = fields["models"].values()
-            keys = sorted({one["key"] for model in served for one in model["versions"].values()})
+            parts = (part for one in served for part in (one["versions"], one.get("adapters", {})))
+            keys = sorted({artifact["key"] for part in parts for artifact in part.values()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return Unreadable(
                 f"What Service/{name} runs cannot be read from {house.folder}: {error}. "
@@ -85,36 +94,58 @@ class ServiceProvider:
             )
         try:
             faults = [fault async for fault in self._faults(name, current, wanted)]
+            if programs.replicas(fields):
+                faults += await self._front_faults(name, fields, current)
             if self._shares(fields) and self._embedded().state() is not State.RUNNING:
                 faults.append("Valkey does not run: workers go on without a shared cache and shared limits")
         except ProviderError as error:
             return Unreadable(str(error))
         outputs = {
-            "url": f"http://{wanted.host}:{wanted.port}",
+            "url": f"http://{listen['host']}:{listen['port']}",
             "bundle": current,
             "keys": keys,
         }
         return Seen(fields, outputs, not faults, "; ".join(faults))
 
-    async def _faults(self, name: str, current: str, wanted: "Program") -> AsyncIterator[str]:
+    async def _faults(self, name: str, current: str, wanted: "Sequence[Program]") -> AsyncIterator[str]:
         from gamma_orch.app import control
 
-        slots = await asyncio.to_thread(self._supervised().slots, self._group(name))
-        running = [slot.number for slot in slots if slot.runs]
-        if len(running) != wanted.workers:
-            yield f"{len(running)} of {wanted.workers} workers run"
-        if outdated := [slot.number for slot in slots if slot.runs and slot.digest != wanted.digest]:
-            yield f"workers of an older version run: {', '.join(map(str, outdated))}"
-        for number in running:
-            try:
-                state = await control.ask(self._house(name).folder, number, "state")
-            except control.Silent as error:
-                yield str(error)
-                continue
-            if state["bundle"] != current:
-                yield f"worker {number} runs the bundle {state['bundle'][:12] or 'none'}, not {current[:12]}"
-            elif not state["ready"]:
-                yield f"worker {number} is not ready"
+        supervised, home = self._supervised(), self._house(name).folder
+        for program in wanted:
+            slots = await asyncio.to_thread(supervised.slots, program.name)
+            running = [slot for slot in slots if slot.runs]
+            where = f" of {program.name}" if program.unix else ""
+            if len(running) != program.workers:
+                yield f"{len(running)} of {program.workers} workers{where} run"
+            if outdated := [program.first + one.number for one in running if one.digest != program.digest]:
+                yield f"workers of an older version run: {', '.join(map(str, outdated))}"
+            if program.unix and not await asyncio.to_thread(Path(program.unix).is_socket):
+                yield f"the socket{where} is gone"
+            for number in (program.first + slot.number for slot in running):
+                try:
+                    state = await control.ask(home, number, "state")
+                except control.Silent as error:
+                    yield str(error)
+                    continue
+                if (bundle := state["bundle"]) != current:
+                    yield f"worker {number} runs the bundle {bundle[:12] or 'none'}, not {current[:12]}"
+                elif not state["ready"]:
+                    yield f"worker {number} is not ready"
+        names = {program.name for program in wanted} | {programs.door(name)}
+        for other in supervised.programs():
+            if programs.is_of(name, other.name) and other.name not in names:
+                yield f"{other.name} runs, and is not wanted"
+
+    async def _front_faults(self, name: str, fields: Fields, current: str) -> list[str]:
+        from gamma_orch.targets.nginx import Missing
+
+        try:
+            front = self._front(name, fields, self._house(name).bundle(current))
+        except Missing as error:
+            return [str(error)]
+        except (OSError, ValueError):
+            return ["the bundle is of an older version"]
+        return [fault async for fault in front.faults()] if front is not None else []
 
     # --- parts ------------------------------------------------------------------------------------
 
@@ -126,22 +157,26 @@ class ServiceProvider:
 
         return Supervised(Supervisor(self._place / "supervisor"))
 
-    def _group(self, name: str) -> str:
-        return f"service-{name}"
+    def _front(self, name: str, fields: Fields, bundle: "Bundle", tell: Tell = silent) -> "Front | None":
+        """Raises Permanent for what nginx could not read, and Missing."""
+        from gamma_orch.kinds.serving import proxy
+        from gamma_orch.kinds.serving.front import Front
+        from gamma_orch.targets.nginx import Nginx
 
-    def _program(self, name: str, fields: Fields) -> "Program":
-        from gamma_orch.targets.supervised import Program
-
-        listen = fields["listen"]
-        return Program(
-            name=self._group(name),
-            command=(sys.executable, "-P", "-m", "gamma_orch.app.worker", str(self._house(name).folder)),
-            workers=fields["workers"],
-            host=listen["host"],
-            port=listen["port"],
-            environment={"GAMMA_CODE": _code()},
-            stop_seconds=STOP,
+        if not programs.replicas(fields):
+            return None
+        home, said = self._house(name).folder, fields["proxy"]
+        nginx = Nginx(home.resolve() / "nginx")
+        told = proxy.Proxy(
+            folder=str(nginx.folder),
+            replicas=programs.sockets(fields, home),
+            others=tuple(said["others"]),
+            connections=said["connections"],
+            user="root" if os.geteuid() == 0 else "",
         )
+        text, digest = proxy.rendered(told, bundle)
+        program = programs.proxy(name, fields, nginx.command(), nginx.form())
+        return Front(nginx, self._supervised(), program, text, digest, seconds_of(fields["drain"]), tell)
 
     def _own(self, house: House) -> Mapping[str, Json]:
         return {"tokens": house.secret("tokens"), "columns": house.secret("columns")}

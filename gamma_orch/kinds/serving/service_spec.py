@@ -18,12 +18,14 @@ from gamma_orch.kinds.serving.bounds import (
     LimitedRoute,
     ModelName,
     Network,
+    Place,
     Rate,
     SomeTime,
     Time,
     url,
 )
 from gamma_orch.spec.model import Item, Names
+from gamma_orch.spec.quantities import Share
 from gamma_orch.spec.written_out import WrittenOut
 
 
@@ -43,6 +45,9 @@ class Served(WrittenOut):
     """The name in the API. Default: that of `model`."""
     versions: list[Version] = Field(default_factory=list)
     """Several Models behind one name, by weight: a canary, a shadow."""
+    adapters: dict[ApiName, ModelName] = Field(default_factory=dict)
+    """LoRA adapters of `model`, by the names that requests say: Models of the same source with `finetune:
+    {keep: adapter}`. `model` itself is neither fine-tuned nor optimized."""
     cached: bool = True
     """Whether answers are kept. Never those of a generator that draws."""
     batch: int = Field(default=16, ge=1, le=1024)
@@ -71,6 +76,8 @@ class Served(WrittenOut):
         models = [one.model for one in self.versions]
         if twice := sorted({model for model in models if models.count(model) > 1}):
             raise ValueError(f"{', '.join(twice)} is there twice; give one of them the weight of both")
+        if self.adapters and self.versions:
+            raise ValueError("adapters go with one `model`, not with `versions`: they fit no other weights")
         if self.name is None and not re.fullmatch(NAME, str(self.model)):
             raise ValueError(f"{self.model!r} cannot be a name in the API: say a `name`, without _")
         return self
@@ -103,6 +110,15 @@ class Listen(WrittenOut):
     """Origins whose pages may open /v1/live, beside the API's own."""
 
 
+class Proxy(WrittenOut):
+    engine: Literal["nginx"] = "nginx"
+    """What has the port. It must be on this machine: apt-get install nginx-light."""
+    others: list[Place] = Field(default_factory=list)
+    """Replicas on other machines, as host:port. They count this machine to their `listen.trusted`."""
+    connections: int = Field(default=4096, ge=64, le=1_000_000)
+    """Connections that each worker of nginx has, to clients and to replicas, at most."""
+
+
 class Log(WrittenOut):
     REFERS: ClassVar[frozenset[str]] = frozenset({"database"})
 
@@ -118,6 +134,15 @@ class Log(WrittenOut):
     _is_url = field_validator("database")(url("postgresql", "postgres"))
 
 
+class Traces(WrittenOut):
+    endpoint: str
+    """Where a collector takes OTLP over HTTP: http://127.0.0.1:4318/v1/traces."""
+    sample: Share = "100%"
+    """The share of the requests."""
+
+    _is_url = field_validator("endpoint")(url("http", "https"))
+
+
 class Rollout(WrittenOut):
     watch: Time = "2s"
     """How long the first worker is watched with a new bundle before the others get it."""
@@ -131,7 +156,12 @@ class ServiceSpec(WrittenOut):
     listen: Listen = Listen()
     """Where."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes. Each has its own copy of the models."""
+    """Processes of each replica. Each has its own copy of the models."""
+    replicas: int = Field(default=1, ge=1, le=32)
+    """How many times the workers run on this machine, each time behind a socket of their own. More than one
+    needs a `proxy`."""
+    proxy: Proxy | None = None
+    """What shares requests out to replicas. Default: nothing stands before the workers."""
     cache: Annotated[str, Names("CachePolicy")] | None = None
     """The CachePolicy of its answers. Default: none are kept."""
     valkey: Any = None
@@ -142,6 +172,8 @@ class ServiceSpec(WrittenOut):
     """Who may do what. What is not allowed here is refused."""
     log: Log | None = None
     """The request log, in PostgreSQL. Default: none."""
+    traces: Traces | None = None
+    """Spans of OpenTelemetry, for each request. Default: none."""
     body: Body = "1MB"
     """The largest request."""
     rollout: Rollout = Rollout()
@@ -165,8 +197,10 @@ class ServiceSpec(WrittenOut):
 
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
     """The spec with each model's artifact by digest, and the cache policy written out. What is served and its
-    versions are maps, so that a plan says of which version the digest changes or is not known yet."""
+    versions and adapters are maps, so that a plan says of which the digest changes or is not known yet."""
     fields: dict[str, Any] = {key: value for key, value in spec.items() if value not in (None, [], {})}
+    if spec["proxy"] is None:
+        fields.pop("replicas", None)  # it says nothing
     fields["models"] = {_name(one): _served(one) for one in spec["models"]}
     if spec["cache"]:
         fields["cache"] = dict(of(Address("CachePolicy", spec["cache"])))
@@ -179,11 +213,17 @@ def _name(served: Json) -> str:
 
 def _served(served: Json) -> Json:
     versions = served["versions"] or [{"model": served["model"], "weight": 1, "shadow": False}]
-    limits = {key: served[key] for key in served if key not in ("model", "name", "versions")}
-    return {**limits, "versions": {one["model"]: _version(one) for one in versions}}
+    limits = {key: served[key] for key in served if key not in ("model", "name", "versions", "adapters")}
+    fields = {**limits, "versions": {one["model"]: _version(one) for one in versions}}
+    if served["adapters"]:
+        fields["adapters"] = {name: _artifact(model) for name, model in served["adapters"].items()}
+    return fields
 
 
 def _version(said: Json) -> Json:
-    model = Address("Model", said["model"])
-    digest, key = Ref(model, "digest"), Ref(model, "key")
-    return {"weight": said["weight"], "shadow": said["shadow"], "digest": digest, "key": key}
+    return {"weight": said["weight"], "shadow": said["shadow"], **_artifact(said["model"])}
+
+
+def _artifact(model: str) -> dict[str, Json]:
+    address = Address("Model", model)
+    return {"digest": Ref(address, "digest"), "key": Ref(address, "key")}

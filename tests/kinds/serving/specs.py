@@ -45,6 +45,7 @@ WHOLE: Mapping[str, Any] = {
             "cached": False,
             "newTokens": 128,
         },
+        {"model": "novelist", "adapters": {"pirate": "novelist-pirate", "sailor": "novelist-sailor"}},
     ],
     "listen": {"port": 8443, "trusted": ["10.0.0.0/8"], "origins": ["https://app.example"]},
     "workers": 3,

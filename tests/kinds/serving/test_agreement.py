@@ -6,16 +6,33 @@ import pytest
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import written
+from gamma_orch.kinds.models.model_spec import ModelSpec
 from gamma_orch.kinds.serving.agreement import services
+from gamma_orch.spec.references import plain
 from tests.kinds.serving.specs import AUTH, everything, service
 
-CLASSIFIES = {"task": "text-classification"}
+
+def model(**changed: Any) -> Json:
+    """The spec of a Model, validated, with its defaults."""
+    given = {"task": "text-classification", "source": {"package": "mini==0.1.0"}, **changed}
+    return plain(ModelSpec.model_validate(given, by_alias=True))
+
+
+TUNED = {"dataset": "tales"}
+GENERATES: Json = {"task": "text-generation", "optimize": {"level": "none"}}
+ADAPTER: Json = {**GENERATES, "finetune": {**TUNED, "keep": "adapter"}}
 MODELS: dict[str, Json] = {
-    "Model__sentiment": CLASSIFIES,
-    "Model__sentiment-next": CLASSIFIES,
-    "Model__writer": {"task": "text-generation"},
+    "Model__sentiment": model(),
+    "Model__sentiment-next": model(),
+    "Model__writer": model(task="text-generation"),
+    "Model__novelist": model(**GENERATES),
+    "Model__tuned": model(**GENERATES, finetune=TUNED),
+    "Model__pirate": model(**ADAPTER),
+    "Model__sailor": model(**ADAPTER),
+    "Model__other": model(**{**ADAPTER, "source": {"package": "mini==0.2.0"}, "maxLength": 64}),
+    "Model__in-bfloat16": model(**{**ADAPTER, "source": {"package": "mini==0.1.0", "dtype": "bfloat16"}}),
 }
-TASKS = [(at.partition("__")[2], spec["task"]) for at, spec in MODELS.items()]
+TASKS = [(at.partition("__")[2], spec["task"]) for at, spec in list(MODELS.items())[:3]]
 DIFFER = "versions of one model differ in their task"
 TWO = [{"model": "sentiment"}, {"model": "sentiment-next"}]
 
@@ -59,6 +76,74 @@ def test_a_version_that_is_not_there_is_somebody_elses_complaint():
     assert alone(models=[{"name": "mood", "versions": [*TWO, {"model": "gone"}]}]) == []
 
 
+def adapters(base: str, **named: str) -> list[tuple[str, str, str, str]]:
+    return alone(models=[{"model": "sentiment"}, {"model": base, "adapters": named}])
+
+
+def test_adapters_of_one_base():
+    assert adapters("novelist", pirate="pirate", sailor="sailor") == []
+    assert adapters("gone", pirate="pirate") == []  # somebody else's complaint
+    assert adapters("novelist", pirate="gone") == []
+
+
+def test_what_is_no_adapter():
+    assert adapters("novelist", pirate="pirate", whole="tuned") == [
+        (
+            "GAM805",
+            "spec.models[1].adapters.whole",
+            "Model/tuned is a whole model and no adapter",
+            "write `finetune: {keep: adapter}` in Model/tuned, or serve it as a `model`",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "named", "differ"),
+    [
+        ("novelist", "other", ["source", "maxLength"]),
+        ("novelist", "in-bfloat16", ["source"]),
+    ],
+)
+def test_an_adapter_of_other_weights(base: str, named: str, differ: list[str]):
+    assert adapters(base, pirate=named) == [
+        (
+            "GAM806",
+            "spec.models[1].adapters.pirate",
+            f"Model/{named} is an adapter of other weights than Model/{base}: they differ in "
+            + ", ".join(differ),
+            f"give both the same {' and '.join(differ)}",
+        )
+    ]
+
+
+def test_a_base_whose_weights_are_not_its_sources():
+    assert adapters("writer", pirate="pirate") == [
+        (
+            "GAM807",
+            "spec.models[1].model",
+            "Model/writer is optimized, and adapters fit only the weights of its source",
+            "write `optimize: {level: none}` in Model/writer, or name another Model of the same source",
+        )
+    ]
+    [(code, _, message, _)] = adapters("tuned", pirate="pirate")
+    assert code == "GAM807"
+    assert message == "Model/tuned is fine-tuned itself, and adapters fit only the weights of its source"
+
+
+def test_an_adapter_without_its_base():
+    on_it = {"name": "m", "versions": [{"model": "novelist"}, {"model": "sailor", "weight": 2}]}
+    found = alone(models=[{"model": "pirate"}, on_it])
+    assert [one[:3] for one in found] == [
+        ("GAM808", path, f"Model/{name} is an adapter, which answers only on its base")
+        for path, name in (("spec.models[0].model", "pirate"), ("spec.models[1].versions[1].model", "sailor"))
+    ]
+    assert found[0][3] == (
+        "serve its base as `model`, with `adapters: {pirate: pirate}`; or write `keep: merged`"
+    )
+    [(code, *_)] = adapters("pirate", sailor="sailor")  # said once, and not of the sailor too
+    assert code == "GAM808"
+
+
 def test_two_services_on_one_port():
     found = said(
         Service__a=service(), Service__b=service(listen={"port": 8001}), Service__c=service(listen={})
@@ -72,6 +157,14 @@ def test_two_services_on_one_port():
             "give one of them another port",
         )
     ]
+
+
+def test_replicas_that_nothing_stands_before():
+    [(code, path, message, hint)] = alone(replicas=3)
+    assert (code, path) == ("GAM809", "spec.replicas")
+    assert message == "Service/api has 3 replicas, and nothing that shares requests out to them"
+    assert hint.startswith("write `proxy: {engine: nginx}`")
+    assert alone(replicas=3, proxy={}) == alone(replicas=1) == alone(proxy={}) == []
 
 
 def test_a_scope_of_a_model_that_is_not_served():

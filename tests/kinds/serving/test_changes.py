@@ -10,6 +10,7 @@ import pytest
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.change import Action, Reason
+from gamma_orch.core.diagnostic import written
 from gamma_orch.core.leaves import encode
 from gamma_orch.core.observation import ABSENT, Observation, Seen
 from gamma_orch.core.provider import Asked, Task
@@ -64,11 +65,37 @@ spec:
   cache: others
 ---
 apiVersion: gamma/v1
+kind: Model
+metadata: {name: novelist}
+spec: {task: text-generation, source: {package: tales==0.1.0}, optimize: {level: none}}
+---
+apiVersion: gamma/v1
+kind: Dataset
+metadata: {name: talk}
+spec: {source: {path: talk.csv}, columns: {text: text}}
+---
+apiVersion: gamma/v1
+kind: Model
+metadata: {name: pirate}
+spec:
+  task: text-generation
+  source: {package: tales==0.1.0}
+  finetune: {dataset: talk, keep: adapter, seed: 1}
+  optimize: {level: none}
+---
+apiVersion: gamma/v1
+kind: Service
+metadata: {name: tales}
+spec:
+  listen: {port: 8002}
+  models: [{model: novelist, adapters: {pirate: pirate}}]
+---
+apiVersion: gamma/v1
 kind: ScalingPolicy
 metadata: {name: api}
 spec: {service: api, max: 4, target: {cpu: 70%}}
 """
-KINDS = ("Model", "CachePolicy", "Service", "ScalingPolicy")
+KINDS = ("Dataset", "Model", "CachePolicy", "Service", "ScalingPolicy")
 Changes = dict[str, tuple[Action, Reason]]
 
 
@@ -92,9 +119,11 @@ class Kept:
             return ABSENT
         fields = self._objects[address]
         outputs = {}
+        if address.kind == "Dataset":
+            outputs = {"digest": "of the talk", "key": "of the talk"}
         if address.kind == "Model":
-            level = fields["optimize"]["level"]
-            outputs = {"digest": f"digest-{level}", "key": f"key-{level}"}
+            made = f"{fields['optimize']['level']}-{fields.get('finetune', {}).get('seed')}"
+            outputs = {"digest": f"digest-{made}", "key": f"key-{made}"}
         return Seen(fields, outputs)
 
 
@@ -171,6 +200,20 @@ async def test_a_model_that_was_built_anew_is_rolled_out_by_all_that_serve_it(tr
         "Service/api": (Action.UPDATE, Reason.KNOWN_LATER),
         "Service/other": (Action.UPDATE, Reason.KNOWN_LATER),
     }
+
+
+async def test_an_adapter_that_was_built_anew_is_a_change_of_the_service_by_its_name(tree: Bench):
+    await tree.made()
+    write(tree, TREE.replace("seed: 1", "seed: 2"))
+    plan = await tree.look()
+    [change] = [one for one in plan.changes if str(one.address) == "Service/tales"]
+    assert (change.action, change.reason) == (Action.UPDATE, Reason.KNOWN_LATER)
+    assert [written(one.path) for one in change.fields] == [
+        f"models.novelist.adapters.pirate.{one}" for one in ("digest", "key")
+    ]
+    assert "Model/pirate" in str(change.fields[0].wanted)
+    await tree.made()
+    assert (await tree.look()).steps == ()
 
 
 async def test_a_scaling_policy_changes_nobody_else(tree: Bench):

@@ -151,7 +151,9 @@ def test_the_order_in_which_a_spec_is_written_is_no_change():
         {"listen": {"port": 8444}},
         {"auth": {**WHOLE["auth"], "revoked": []}},
         {"log": None},
-        {"models": [{**WHOLE["models"][0], "batch": 9}, WHOLE["models"][1]]},
+        {"models": [{**WHOLE["models"][0], "batch": 9}, *WHOLE["models"][1:]]},
+        {"models": [*WHOLE["models"][:2], {**WHOLE["models"][2], "adapters": {"pirate": "novelist-sailor"}}]},
+        {"models": [*WHOLE["models"][:2], {"model": "novelist"}]},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -176,6 +178,15 @@ def test_weights_and_shadows_are_those_of_the_spec():
     found = made(fields(service(models=[{"name": "m", "versions": versions, "threads": 2}])))
     kept = [(one.weight, one.shadow, one.threads) for one in found.bundle.models["m"].versions]
     assert kept == [(9, False, 2), (0, False, 2), (1, True, 2)]
+
+
+def test_adapters_are_those_of_the_spec_by_the_names_of_the_api():
+    [found] = made(fields(service(models=[WHOLE["models"][2]]))).bundle.models.values()
+    base, kept = found.versions[0], found.adapters
+    assert list(kept) == ["pirate", "sailor"]
+    assert len({base.digest, *(one.digest for one in kept.values())}) == 3
+    assert kept["pirate"].digest.startswith(b"novelist-pirate".hex())
+    assert kept["pirate"].folder == "/artifacts/" + b"novelist".hex()
 
 
 def test_every_fault_of_the_secrets_is_said_at_once_and_none_of_their_bytes(tmp_path: Path):

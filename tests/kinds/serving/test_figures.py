@@ -138,14 +138,16 @@ def test_what_cannot_be_read_is_forgotten(tmp_path: Path, text: str):
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state of a project in whose dev a service runs, with one worker and no models."""
     root = tmp_path_factory.mktemp("state")
-    with Running(root / "dev" / "service-api", bundle({})) as running, running.client() as client:
+    home = root / "dev" / "service-api"
+    with Running(home, bundle({})) as running, running.client() as client:
+        (home / "bundles" / f"{House(home).current()}.fields.json").write_text('{"workers": 1}')
         for _ in range(25):
             assert client.post("/v1/models/none/predict", json={"inputs": "a"}).status_code == 404
         yield root
 
 
 def look(home: Path, workers: int = 1) -> Look:
-    return asyncio.run(figures.look(home, workers, time.time()))
+    return asyncio.run(figures.look(home, range(1, workers + 1), time.time()))
 
 
 def test_a_look_at_a_worker_that_runs(state: Path):

@@ -8,8 +8,7 @@ from gamma_orch.app import auth, edge
 from gamma_orch.core.address import Address
 from gamma_orch.core.diagnostic import written
 from gamma_orch.core.leaves import Ref, Secret, Template
-from gamma_orch.kinds.serving import auth_spec, bounds
-from gamma_orch.kinds.serving import service as service_kind
+from gamma_orch.kinds.serving import auth_spec, bounds, programs
 from gamma_orch.kinds.serving.bounds import rate_of
 from gamma_orch.kinds.serving.cache_policy import CachePolicySpec
 from gamma_orch.kinds.serving.scaling_policy import ScalingPolicySpec
@@ -85,6 +84,13 @@ def test_nothing_is_needed_and_nothing_is_open():
             "spec.auth",
             "no role admin; `roles` has caller, operator",
         ),
+        # adapters
+        (
+            {"models": [{"name": "m", "versions": [{"model": "a"}], "adapters": {"b": "b"}}]},
+            "spec.models[0]",
+            "adapters go with one `model`, not with `versions`: they fit no other weights",
+        ),
+        (of_model(adapters={"A_b": "b"}), "spec.models[0].adapters.A_b", ""),
         # who
         (
             of_auth(keys={"a": {"secret": secret("k")}}, users={"a": {"password": secret("p")}}),
@@ -176,6 +182,18 @@ def test_nothing_is_needed_and_nothing_is_open():
             "10.0.0.1/8 has host bits set",
         ),
         ({"listen": {"trusted": ["proxy"]}}, "spec.listen.trusted[0]", "'proxy' does not appear to be an"),
+        ({"listen": {"trusted": ["unix"]}}, "spec.listen.trusted[0]", "'unix' does not appear to be an"),
+        (
+            {"proxy": {"others": ["a:1", "10.0.0.2"]}},
+            "spec.proxy.others[1]",
+            "a place here is a host and a port: 10.0.0.2:8000",
+        ),
+        ({"proxy": {"others": ["a:99999"]}}, "spec.proxy.others[0]", "a place here is a host and a port"),
+        ({"proxy": {"others": ["a:1; }"]}}, "spec.proxy.others[0]", "a place here is a host and a port"),
+        ({"proxy": {"others": ["a;b:1"]}}, "spec.proxy.others[0]", "a place here is a host and a port"),
+        ({"proxy": {"engine": "haproxy"}}, "spec.proxy.engine", "nginx"),
+        ({"proxy": {"connections": 0}}, "spec.proxy.connections", "must be at least 64"),
+        ({"replicas": 0}, "spec.replicas", "must be at least 1"),
         # models
         ({"models": [{}]}, "spec.models[0]", "say which `model` answers, or several in `versions`"),
         (of_model(versions=[{"model": "b"}]), "spec.models[0]", "say which `model` answers"),
@@ -311,7 +329,7 @@ def test_what_is_said_here_is_what_the_app_does():
 
 
 def test_a_worker_that_drains_is_not_killed_meanwhile():
-    assert service_kind.STOP >= bounds.DRAIN + 30  # and what it closes after that
+    assert programs.STOP >= bounds.DRAIN + 30  # and what it closes after that
 
 
 # -- fields --------------------------------------------------------------------------------------
@@ -326,7 +344,7 @@ def test_a_model_is_its_artifact_by_digest():
 
 def test_versions_stand_under_their_name():
     found = normalise(API, service(**WHOLE), lambda _: cache())
-    assert list(found["models"]) == ["sentiment", "writer"]
+    assert list(found["models"]) == ["sentiment", "writer", "novelist"]
     writer = found["models"]["writer"]
     assert {model: one["weight"] for model, one in writer["versions"].items()} == {
         "writer-a": 9,
@@ -334,6 +352,16 @@ def test_versions_stand_under_their_name():
     }
     assert writer["newTokens"] == 128
     assert not {"model", "name"} & writer.keys()
+
+
+def test_adapters_stand_under_their_names_in_the_api_each_by_digest():
+    found = normalise(API, service(**WHOLE), lambda _: cache())["models"]
+    pirate, sailor = (Address("Model", f"novelist-{name}") for name in ("pirate", "sailor"))
+    assert found["novelist"]["adapters"] == {
+        "pirate": {"digest": Ref(pirate, "digest"), "key": Ref(pirate, "key")},
+        "sailor": {"digest": Ref(sailor, "digest"), "key": Ref(sailor, "key")},
+    }
+    assert "adapters" not in found["writer"]  # as it was before there were any
 
 
 def test_a_model_may_have_another_name_in_the_api():

@@ -89,7 +89,9 @@ def _load(folder: Path, said: Card, more: dict[str, Any]) -> tuple[Any, set[str]
             f"The weights in {folder.name} cannot be loaded for {said.task} as {said.architecture}: "
             f"{_first(error)}. Is model.safetensors whole, and does config.json belong to it?"
         ) from error
-    news = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    # transformers 4.57 gives names here, others names with both shapes.
+    mismatched = {one if isinstance(one, str) else one[0] for one in info["mismatched_keys"]}
+    news = set(info["missing_keys"]) | mismatched
     head = heads(model) if said.task in CLASSIFIES else []
     if lost := sorted(n for n in news if n.partition(".")[0] not in head and "pooler" not in n):
         raise Permanent(

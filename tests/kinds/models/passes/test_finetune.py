@@ -105,6 +105,18 @@ class TestWhatComesOut:
             "pre_classifier",
         }
 
+    def test_another_number_of_labels_is_another_head(self, tmp_path, bert, reviews):
+        labels = ["positive", "negative", "neutral", "none"]
+        assert len(Card.read(bert).labels) != len(labels)
+        made = job(tmp_path / "job", {**PARAMS, "labels": labels}, model=bert, data=reviews)
+        assert finetune.run(made)["labels"] == labels
+        [head] = [
+            tensor
+            for name, tensor in load_file(made.out / "adapter_model.safetensors").items()
+            if name.endswith("classifier.weight")
+        ]
+        assert len(head) == len(labels)
+
     def test_the_labels_said_are_the_order_of_outputs(self, tmp_path, bert, reviews):
         made = job(tmp_path / "job", {**PARAMS, "labels": ["positive", "negative"]}, model=bert, data=reviews)
         assert finetune.run(made)["labels"] == ["positive", "negative"]

@@ -1,0 +1,152 @@
+"""HTTP on the wire, ahead of `edge`: uvicorn's reading by httptools, with the bounds that it has not.
+
+`worker` names `Wire` as uvicorn's protocol, and runs `watch` over the open connections. Always:
+
+- The head of a request has `HEAD` bytes at most, and is whole `WAIT` seconds after it began. What may follow
+  a body in chunks (trailers) has `HEAD` bytes at most, too.
+- A connection on which nobody waits for an answer is closed in the end, whether nothing comes or something
+  that never becomes a request.
+- A handshake of a WebSocket that cannot be read is refused, and not held open.
+- A trailer is no header. A proxy that strikes out or overwrites headers looks at the head alone, so a key or
+  an address that came behind the body would go around it.
+- What is no HTTP is answered with a problem, as everything else is.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Set as AbstractSet
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gamma_orch.app.edge import ALWAYS, BODY
+from gamma_orch.app.errors import MEDIA, HeadTooLarge, Malformed, Problem
+
+HEAD = 32_768  # bytes: a credential has at most 8192, and proxies ahead allow no more either
+WAIT = BODY  # seconds
+EVERY = 1.0  # seconds between two looks at the connections
+
+
+class Wire(HttpToolsProtocol):
+    _since = 0.0
+    """Since when a request is awaited of which something came, or which is the first. 0: none is."""
+    _heading = False
+    """A head has begun, and is not whole."""
+    _trailing = False
+    """A chunk has begun of which nothing was content yet: it may be the last one, which trailers follow."""
+    _size = 0
+    """Bytes of either that came before the last piece."""
+    _piece = 0
+    _problem: Problem | None = None
+    _over = False
+    """What still comes is not looked at."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._piece = len(data)
+        super().data_received(data)
+        if self._heading or self._trailing:
+            self._size += len(data)
+            if self._size > HEAD:
+                self._refuse(_too_large())
+        last = self._last()
+        if not self._since and (last is None or last.response_complete):
+            # Uvicorn's timer for connections that idle has just been stopped, whatever it was that came.
+            self._since = time.monotonic()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._heading, self._size = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._heading, self._since = False, 0.0
+        if self._size + self._piece > HEAD:  # perhaps: a body may be in the same piece
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > HEAD:
+                self._problem = _too_large()
+                raise self._problem  # the parser stops, and `send_400_response` is called
+        # A copy: the parser goes on to put trailers into the list that it has.
+        self.scope["headers"] = self.headers.copy()
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._trailing, self._size = True, 0
+
+    def on_body(self, body: bytes) -> None:
+        self._trailing = False
+        super().on_body(body)
+
+    def on_chunk_complete(self) -> None:
+        self._trailing = False
+
+    def handle_websocket_upgrade(self) -> None:
+        """The library says nothing to a handshake that it cannot read, and waits for ever."""
+        last = self._last()
+        if last is None or last.response_complete:
+            super().handle_websocket_upgrade()
+            if cast(Any, self.transport.get_protocol()).handshake_initiated:
+                return
+        self._heading = True
+        self._refuse(Malformed("This is no handshake of a WebSocket."))
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._problem or Malformed("This is no HTTP request."))
+
+    def overdue(self, now: float) -> bool:
+        longest = WAIT if self._heading else self.timeout_keep_alive
+        return bool(self._since) and now - self._since > longest
+
+    def give_up(self) -> None:
+        if self._heading:
+            self._refuse(Malformed(f"The head was not here within {WAIT:g} seconds."))
+        else:
+            self.transport.close()
+
+    def _last(self) -> RequestResponseCycle | None:
+        """The request that came last, with its answer. None: there was none, whatever its type says."""
+        return cast("RequestResponseCycle | None", self.cycle)
+
+    def _refuse(self, problem: Problem) -> None:
+        """The last that is said on this connection. Where earlier requests wait for their answers it is not
+        said, for it would be taken for one of them: they are answered, and then the connection ends."""
+        last = self._last()
+        # Of a request that begins; or else it is in the middle of the body of the last one.
+        begins = last is None or self._heading or not last.more_body
+        self._heading, self._trailing, self._over = False, False, True
+        waits = last is not None and not last.response_complete
+        if last is not None and waits and (begins or last.response_started or self.pipeline):
+            last.keep_alive = False
+            return
+        if not self.transport.is_closing() and (begins or waits):
+            made = str(uuid.uuid4())
+            body = problem.body(made)
+            headers = [
+                *self.server_state.default_headers,
+                *((b"content-type", MEDIA), (b"content-length", b"%d" % len(body))),
+                *((b"x-request-id", made.encode()), (b"connection", b"close"), *ALWAYS),
+            ]
+            lines = [b"HTTP/1.1 %d %s" % (problem.status.value, problem.status.phrase.encode())]
+            lines += [name + b": " + value for name, value in headers]
+            self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
+
+
+async def watch(connections: AbstractSet[Any]) -> None:
+    """Give up who does not come to the end of a head. One look at all of them in a second, rather than a
+    timer for each: a request costs nothing by it."""
+    while True:
+        await asyncio.sleep(EVERY)
+        now = time.monotonic()
+        for one in tuple(connections):
+            if isinstance(one, Wire) and one.overdue(now):
+                one.give_up()
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"The head of the request is larger than the {HEAD:,} bytes that are taken.")
