@@ -10,6 +10,7 @@
 - A trailer is no header. A proxy that strikes out or overwrites headers looks at the head alone, so a key or
   an address that came behind the body would go around it.
 - What is no HTTP is answered with a problem, as everything else is.
+- An answer that is short is one write.
 """
 
 import asyncio
@@ -26,6 +27,37 @@ from gamma_orch.app.errors import MEDIA, HeadTooLarge, Malformed, Problem
 HEAD = 32_768  # bytes: a credential has at most 8192, and proxies ahead allow no more either
 WAIT = BODY  # seconds
 EVERY = 1.0  # seconds between two looks at the connections
+
+
+class Joined:
+    """The transport of one answer. Its head waits for what follows, to the next tick at most: a short answer
+    is one write, and one packet, and not two."""
+
+    __slots__ = ("_head", "_loop", "_to")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, to: asyncio.Transport) -> None:
+        self._loop, self._to = loop, to
+        self._head: bytes | None = None  # None: nothing came yet; empty: it is written
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        head, self._head = self._head, b""
+        self._to.write(head + data if head else data)
+
+    def close(self) -> None:
+        self._flush()
+        self._to.close()
+
+    def is_closing(self) -> bool:
+        return self._to.is_closing()
+
+    def _flush(self) -> None:
+        if self._head and not self._to.is_closing():
+            head, self._head = self._head, b""
+            self._to.write(head)
 
 
 class Wire(HttpToolsProtocol):
@@ -74,6 +106,9 @@ class Wire(HttpToolsProtocol):
         # A copy: the parser goes on to put trailers into the list that it has.
         self.scope["headers"] = self.headers.copy()
         super().on_headers_complete()
+        last = self._last()
+        if last is not None and not isinstance(last.transport, Joined):
+            last.transport = Joined(self.loop, last.transport)  # type: ignore[assignment]
 
     def on_chunk_header(self) -> None:
         self._trailing, self._size = True, 0

@@ -7,7 +7,8 @@ What always holds:
 
 - supervisord owns each listening socket and hands it to every worker as descriptor 0. It stays open while
   workers come, go and are replaced, so that connections wait and none is refused. It is closed only by
-  `Supervisor.stop`, by `remove`, and by a `put` with another address, time to stop or limit of slots.
+  `Supervisor.stop`, by `remove`, and by a `put` with another address, time to stop or limit of slots. It is a
+  port, or a Unix socket that its owner alone can open; one whose file is gone is made anew by `put`.
 - What runs is told by the files `programs/*.json`: supervisord starts nothing by itself. A program that
   cannot run keeps no other from running.
 - After a kill -9 of supervisord its workers go on answering. The next `ensure` starts another supervisord,

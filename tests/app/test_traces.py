@@ -78,6 +78,7 @@ def collector() -> Iterator[Collector]:
     one = Collector()
     yield one
     one.server.shutdown()
+    one.server.server_close()
 
 
 @pytest.fixture(scope="module")

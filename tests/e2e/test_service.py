@@ -24,6 +24,11 @@ from tests.kinds.models.project import gamma
 
 pytestmark = pytest.mark.timeout(600)
 PREDICT = "/v1/models/sentiment/predict"
+SCALING = """apiVersion: gamma/v1
+kind: ScalingPolicy
+metadata: {name: api}
+spec: {service: api, min: 1, max: 3, target: {cpu: 1%}, window: 5s, apply: true}
+"""
 ROUNDS = 2 if os.environ.get("GAMMA_PROFILE") == "nightly" else 1
 
 
@@ -145,10 +150,10 @@ def test_no_request_is_lost_while_everything_changes(
                 ("workers: 2", "workers: 3", False),
                 ("workers: 3", "workers: 2", False),
                 (f"seed: {seed}", f"seed: {seed + 1}", True),  # another model
-                ("drain: 3s", "drain: 4s", False),
+                ("drain: 3s", "drain: 4s", True),
                 ("rate: 200000/s", "rate: 100000/s", True),
                 ("ttl: 2m", "ttl: 1m", True),
-                ("drain: 4s", "drain: 3s", False),
+                ("drain: 4s", "drain: 3s", True),
             ):
                 before = place.pids()
                 place.edit(old, new)
@@ -211,6 +216,27 @@ def test_valkey_gone_costs_nothing_and_comes_back(place: Place) -> None:
         done = place.apply()
         assert done.code == 0, done.err
         _until(lambda: b"gamma_valkey_up 1" in place.ask(path="/metrics", method="GET")[1])
+    assert running.failed == {}
+
+
+def test_a_policy_that_may_gives_as_many_workers_as_it_recommends(place: Place) -> None:
+    path = place.folder / "specs" / "scaling.yaml"
+    path.write_text(SCALING)
+    with load(place) as running:
+        assert place.apply().code == 0
+        assert len(place.pids()) == 2  # one look says nothing
+        time.sleep(5.5)
+        plan = gamma(place.folder, "plan", "-e", "dev")
+        assert plan.code == 2
+        assert "Service/api has 2 workers, and 3 are recommended. cpu: " in plan.out
+        done = place.apply()
+        assert done.code == 0, done.err
+        assert len(place.pids()) == 3
+        plan = gamma(place.folder, "plan", "-e", "dev")
+        assert (plan.code, plan.out) == (0, "No changes. 5 resources of dev as declared.\n")
+        path.unlink()
+        assert place.apply().code == 0
+        assert len(place.pids()) == 2  # as the spec says
     assert running.failed == {}
 
 

@@ -5,6 +5,7 @@
                                         /slots/<n>.sock    of each worker (app.control)
                                         /metrics/          counters of all workers (app.metrics)
                                         /compiled/<digest>/  what a runtime made of a model, for all workers
+                                        /scaled            how many workers a policy wants, not the spec
 
 `current` is written when a bundle has proved itself, so a worker that starts in the middle of a rollout
 starts with the one before.
@@ -74,6 +75,20 @@ class House:
         for compiled in (self.folder / "compiled").glob("*"):
             if compiled.name not in kept:
                 shutil.rmtree(compiled, ignore_errors=True)
+
+    def sized(self, fields: Fields) -> Fields:
+        """The fields with as many workers as a ScalingPolicy wants, where one has been followed."""
+        try:
+            return {**fields, "workers": int((self.folder / "scaled").read_text(encoding="ascii"))}
+        except (FileNotFoundError, ValueError):
+            return fields
+
+    def scale(self, workers: int | None) -> None:
+        """Of each replica. None: as many as the spec says."""
+        if workers is None:
+            (self.folder / "scaled").unlink(missing_ok=True)
+        else:
+            write(self.folder / "scaled", str(workers))
 
     def secret(self, name: str) -> str:
         """One of the service's own, made once: what it signs its tokens with, what it seals columns with."""

@@ -1,8 +1,9 @@
 """The kind ScalingPolicy: how many workers a Service should have, recommended from what its workers do.
 
-It recommends and does nothing: `workers` of the Service is what somebody writes. What it sees is said in
-`figures`, what it makes of it in `scaling`. Observing it is a look at the workers, which is remembered, so a
-recommendation comes once two looks are a window apart; a schedule that observes keeps it fresh.
+What it sees is said in `figures`, what it makes of it in `scaling`. Observing it is a look at the workers,
+which is remembered, so a recommendation comes once two looks are a window apart; a schedule that observes
+keeps it fresh. With `apply` a policy is not healthy while its Service has another number of workers than it
+recommends, and applying it gives the Service that many; `workers` of the Service is then where it begins.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from gamma_orch.kinds.serving.bounds import SomeTime
 from gamma_orch.kinds.serving.house import House
 from gamma_orch.kinds.serving.kept import Kept
 from gamma_orch.kinds.serving.scaling import LONG, Figures, Measure, Policy, Recommendation, recommend
+from gamma_orch.kinds.serving.service import ServiceProvider
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.model import Names
 from gamma_orch.spec.quantities import Share, seconds_of, share_of
@@ -58,6 +60,8 @@ class ScalingPolicySpec(WrittenOut):
     """What the workers should keep to. The one that they are furthest beyond decides."""
     window: SomeTime = "5m"
     """How long they are watched for a recommendation."""
+    apply: bool = False
+    """Whether the Service gets as many as are recommended. Else it is said and no more."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -68,6 +72,7 @@ class ScalingPolicySpec(WrittenOut):
 
 class ScalingPolicyProvider:
     def __init__(self, targets: Targets, clock: Callable[[], float] = time.time) -> None:
+        self._targets = targets
         self._kept = Kept(targets, "ScalingPolicy")
         self._place = targets.state / targets.environment
         self._clock = clock
@@ -81,9 +86,17 @@ class ScalingPolicyProvider:
         return found
 
     async def apply(self, task: Task) -> None:
+        """Raises Temporary or Permanent."""
         self._kept.write(task)
+        if not task.fields["apply"]:
+            await self._give_back(task)
+            return
+        await self._look(task.address, Seen(task.fields))
+        if (wanted := self._told[task.address].workers) is not None:
+            await self._resize(task, wanted)
 
     async def delete(self, task: Task) -> None:
+        await self._give_back(task)
         self._kept.remove(task)
         with contextlib.suppress(OSError):  # nobody reads them any more
             self._looks(task.address).unlink()
@@ -103,15 +116,39 @@ class ScalingPolicyProvider:
         except (KeyError, TypeError, ValueError):
             return Unreadable(f"What was kept of {address} is no policy. Apply it again after deleting it.")
         now = self._clock()
-        figures = await self._figures(address, House(self._place / f"service-{service}"), policy, now)
+        figures = await self._figures(address, self._house(service), policy, now)
         told = self._told[address] = recommend(figures, policy, now)
-        return Seen(seen.fields, {"recommended": told.workers, "reasons": list(told.reasons)})
+        outputs: dict[str, Json] = {"recommended": told.workers, "reasons": list(told.reasons)}
+        if not seen.fields.get("apply") or told.workers in (None, figures.workers):
+            return Seen(seen.fields, outputs)
+        why = f"Service/{service} has {figures.workers} workers, and {told.workers} are recommended. "
+        return Seen(seen.fields, outputs, False, why + " ".join(told.reasons))
+
+    async def _resize(self, task: Task, workers: int) -> None:
+        """`workers`: of all replicas together."""
+        service = str(task.fields["service"])
+        house = self._house(service)
+        fields = house.fields(house.current())
+        each = -(-workers // max(1, programs.replicas(fields)))
+        if each != house.sized(fields)["workers"]:
+            task.tell(f"Service/{service}: {each} workers", None)
+            await ServiceProvider(self._targets).resize(service, each, task.tell)
+
+    async def _give_back(self, task: Task) -> None:
+        """The Service has as many as its spec says again."""
+        fields = task.recorded or task.live or {}
+        house = self._house(str(fields.get("service", "")))
+        if fields.get("apply") and (house.folder / "scaled").exists() and house.exists:
+            await ServiceProvider(self._targets).resize(str(fields["service"]), None, task.tell)
+
+    def _house(self, service: str) -> House:
+        return House(self._place / f"service-{service}")
 
     async def _figures(self, address: Address, house: House, policy: Policy, now: float) -> Figures:
         from gamma_orch.kinds.serving import figures
 
         try:
-            workers = programs.numbers(house.fields(house.current()))
+            workers = programs.numbers(house.sized(house.fields(house.current())))
             taken = await figures.look(house.folder, workers, now)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Figures(0, now, 0.0, unknown=f"{house.folder.name} runs no bundle")

@@ -55,7 +55,9 @@ class ServiceProvider:
         fields = {**task.reveal(dict(task.fields)), **self._own(house)}
         valkey = await asyncio.to_thread(self._valkey, fields)
         made = await asyncio.to_thread(compiled, name, fields, self._artifact, house.hashed, valkey, _code())
-        wanted = programs.workers(name, fields, house.folder, _code())
+        if task.recorded and task.recorded.get("workers") != task.fields["workers"]:
+            house.scale(None)  # somebody wrote another number: a policy begins from there
+        wanted = programs.workers(name, house.sized(fields), house.folder, _code())
         front = self._front(name, fields, made.bundle, task.tell)
         if front is not None:
             await front.check()  # before anything has changed
@@ -64,6 +66,20 @@ class ServiceProvider:
         is_of = partial(programs.is_of, name)
         rollout = Rollout(house, self._supervised(), is_of, wanted, front, task.tell, watch)
         await rollout.run(made.bundle.digest, house.current())
+
+    async def resize(self, name: str, workers: int | None, tell: Tell) -> None:
+        """As many workers of each replica as a policy wants, or as the spec says. No request is lost: new
+        ones start with the bundle, and those too many drain. Raises Temporary or Permanent."""
+        from gamma_orch.kinds.serving.rollout import Rollout
+
+        house = self._house(name)
+        house.scale(workers)
+        current = house.current()
+        fields = house.fields(current)
+        wanted = programs.workers(name, house.sized(fields), house.folder, _code())
+        front = self._front(name, fields, house.bundle(current), tell)
+        is_of = partial(programs.is_of, name)
+        await Rollout(house, self._supervised(), is_of, wanted, front, tell, 0.0).run(current, current)
 
     async def delete(self, task: Task) -> None:
         """Workers drain and stop, after the nginx in front of them; the folder goes."""
@@ -82,7 +98,7 @@ class ServiceProvider:
             if not current:
                 return ABSENT
             fields = house.fields(current)  # not the bundle: an older version's may be of another form
-            wanted = programs.workers(name, fields, house.folder, _code())
+            wanted = programs.workers(name, house.sized(fields), house.folder, _code())
             listen = fields["listen"]
             served = fields["models"].values()
             parts = (part for one in served for part in (one["versions"], one.get("adapters", {})))
