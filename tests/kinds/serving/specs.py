@@ -86,6 +86,7 @@ WHOLE: Mapping[str, Any] = {
         "revoked": ["7c0b"],
     },
     "log": {"database": secret("database"), "schema": "logs", "predictions": "texts"},
+    "traces": {"endpoint": "http://127.0.0.1:4318/v1/traces", "sample": "5%"},
     "body": "2MB",
     "drain": "20s",
 }

@@ -148,6 +148,7 @@ def test_the_order_in_which_a_spec_is_written_is_no_change():
         {"cache": None},
         {"limits": {}},
         {"body": "3MB"},
+        {"traces": {"endpoint": "http://127.0.0.1:4318/v1/traces", "sample": "6%"}},
         {"listen": {"port": 8444}},
         {"auth": {**WHOLE["auth"], "revoked": []}},
         {"log": None},
