@@ -106,9 +106,9 @@ class Wire(HttpToolsProtocol):
         # A copy: the parser goes on to put trailers into the list that it has.
         self.scope["headers"] = self.headers.copy()
         super().on_headers_complete()
-        last = self._last()
+        last = cast(Any, self._last())
         if last is not None and not isinstance(last.transport, Joined):
-            last.transport = Joined(self.loop, last.transport)  # type: ignore[assignment]
+            last.transport = Joined(self.loop, last.transport)
 
     def on_chunk_header(self) -> None:
         self._trailing, self._size = True, 0
