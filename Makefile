@@ -17,6 +17,8 @@ WORKERS ?= 2
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay together: many of them share a server that is started once.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # A virtual environment holds absolute paths: one that was copied here, or whose Python is gone, is made anew.
@@ -40,7 +42,7 @@ dagster: $(VENV)/.dagster $(VENV)/.models
 dev: $(VENV)/.dev
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(PYTEST)
 
 check: lint types imports
 
@@ -56,12 +58,12 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 nightly: check
-	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(BIN)/python -m pytest -n $(WORKERS) --timeout 7200
+	GAMMA_PROFILE=nightly GAMMA_FUZZ=100000 $(PYTEST) --timeout 7200
 	$(MAKE) cover
 
 cover: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.plan_scale

@@ -1,5 +1,7 @@
 """The configuration of nginx: golden files, which nginx takes; and no value of a spec begins a directive."""
 
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +108,10 @@ with_nginx = pytest.mark.skipif(is_missing(), reason="nginx is not on this machi
 
 @with_nginx
 @pytest.mark.parametrize("proxy", [ONE, MANY])
-def test_nginx_takes_it(proxy: Proxy, tmp_path: Path) -> None:
-    folder = tmp_path / "a place; with {odd} #1 signs"
+def test_nginx_takes_it(proxy: Proxy, request: pytest.FixtureRequest) -> None:
+    short = Path(tempfile.mkdtemp())  # the path of a socket has 107 bytes at most
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    folder = short / "a place; with {odd} #1 signs"
     odd = replace(proxy, folder=str(folder), replicas=(f"{folder}/1.sock",), user="")
     Nginx(folder).check(rendered(odd, bundle(port=8999, trusted=("unix", "10.0.0.0/8")))[0])
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["nginx.pid"]
