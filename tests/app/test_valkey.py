@@ -4,6 +4,7 @@ or late costs one time-out."""
 import asyncio
 import datetime as dt
 import ipaddress
+import logging
 import random
 import re
 import ssl
@@ -21,6 +22,23 @@ from tests.app.server import Server, until
 
 SLACK = 0.3  # seconds: the machine is shared
 DETECTED = 1.0 + 1.2 * TIMEOUT + SLACK  # until a silent server is noticed by an idle client
+
+
+@pytest.fixture(autouse=True)
+def _heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the libraries of other tests have done to logging in this process."""
+    logger = logging.getLogger("gamma_orch.app.valkey")
+    for one in (logger, *_above(logger)):
+        monkeypatch.setattr(one, "disabled", False)
+        monkeypatch.setattr(one, "propagate", True)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    caplog.set_level(logging.WARNING, logger.name)
+
+
+def _above(logger: logging.Logger) -> Iterator[logging.Logger]:
+    while logger.parent is not None:
+        logger = logger.parent
+        yield logger
 
 
 @pytest.fixture
