@@ -58,10 +58,7 @@ class Nginx:
 
     def check(self, text: str) -> None:
         """Raises Permanent with nginx's words where it does not take this configuration, and Missing."""
-        home = self._home()
-        home.prepare()
-        (self.folder / TEMPORARY).mkdir(mode=0o700, exist_ok=True)
-        home.write("next.conf", text)
+        self._write("next.conf", text)
         try:
             said = subprocess.run(
                 [program(), "-t", "-q", "-e", "stderr", "-p", ".", "-c", "next.conf"],
@@ -89,10 +86,7 @@ class Nginx:
 
     def install(self, text: str) -> None:
         """What the next start, or HUP, reads. It has been checked."""
-        home = self._home()
-        home.prepare()
-        (self.folder / TEMPORARY).mkdir(mode=0o700, exist_ok=True)
-        home.write("nginx.conf", text)
+        self._write("nginx.conf", text)
 
     def says(self) -> str:
         """What nginx answers on its own socket: which configuration is in force. "" where it does not."""
@@ -122,8 +116,11 @@ class Nginx:
             return {}
         return found
 
-    def _home(self) -> Home:
-        return Home(self.folder, "nginx", "nginx")
+    def _write(self, name: str, text: str) -> None:
+        home = Home(self.folder, "nginx", "nginx")
+        home.prepare()
+        (self.folder / TEMPORARY).mkdir(mode=0o700, exist_ok=True)
+        home.write(name, text)
 
 
 def program() -> str:

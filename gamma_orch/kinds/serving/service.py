@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gamma_orch.app.bundle import Bundle
     from gamma_orch.kinds.serving.compiling import Artifact
     from gamma_orch.kinds.serving.front import Front
+    from gamma_orch.kinds.serving.rollout import Rollout
     from gamma_orch.targets.embedded_valkey import EmbeddedValkey
     from gamma_orch.targets.supervised import Program, Supervised
 
@@ -49,7 +50,6 @@ class ServiceProvider:
     async def apply(self, task: Task) -> None:
         """Raises Temporary or Permanent; what ran before runs on until the new bundle has proved itself."""
         from gamma_orch.kinds.serving.compiling import compiled
-        from gamma_orch.kinds.serving.rollout import Rollout
 
         name, house = task.address.name, self._house(task.address.name)
         fields = {**task.reveal(dict(task.fields)), **self._own(house)}
@@ -57,29 +57,24 @@ class ServiceProvider:
         made = await asyncio.to_thread(compiled, name, fields, self._artifact, house.hashed, valkey, _code())
         if task.recorded and task.recorded.get("workers") != task.fields["workers"]:
             house.scale(None)  # somebody wrote another number: a policy begins from there
-        wanted = programs.workers(name, house.sized(fields), house.folder, _code())
+        wanted = self._workers(name, fields)
         front = self._front(name, fields, made.bundle, task.tell)
         if front is not None:
             await front.check()  # before anything has changed
         house.store(made.bundle, made.secrets, task.fields)
-        watch = seconds_of(fields["rollout"]["watch"])
-        is_of = partial(programs.is_of, name)
-        rollout = Rollout(house, self._supervised(), is_of, wanted, front, task.tell, watch)
+        rollout = self._rollout(name, wanted, front, task.tell, seconds_of(fields["rollout"]["watch"]))
         await rollout.run(made.bundle.digest, house.current())
 
     async def resize(self, name: str, workers: int | None, tell: Tell) -> None:
         """As many workers of each replica as a policy wants, or as the spec says. No request is lost: new
         ones start with the bundle, and those too many drain. Raises Temporary or Permanent."""
-        from gamma_orch.kinds.serving.rollout import Rollout
-
         house = self._house(name)
         house.scale(workers)
         current = house.current()
         fields = house.fields(current)
-        wanted = programs.workers(name, house.sized(fields), house.folder, _code())
+        wanted = self._workers(name, fields)
         front = self._front(name, fields, house.bundle(current), tell)
-        is_of = partial(programs.is_of, name)
-        await Rollout(house, self._supervised(), is_of, wanted, front, tell, 0.0).run(current, current)
+        await self._rollout(name, wanted, front, tell, 0.0).run(current, current)
 
     async def delete(self, task: Task) -> None:
         """Workers drain and stop, after the nginx in front of them; the folder goes."""
@@ -98,7 +93,7 @@ class ServiceProvider:
             if not current:
                 return ABSENT
             fields = house.fields(current)  # not the bundle: an older version's may be of another form
-            wanted = programs.workers(name, house.sized(fields), house.folder, _code())
+            wanted = self._workers(name, fields)
             listen = fields["listen"]
             served = fields["models"].values()
             parts = (part for one in served for part in (one["versions"], one.get("adapters", {})))
@@ -172,6 +167,19 @@ class ServiceProvider:
         from gamma_orch.targets.supervised import Supervised, Supervisor
 
         return Supervised(Supervisor(self._place / "supervisor"))
+
+    def _workers(self, name: str, fields: Fields) -> "tuple[Program, ...]":
+        """The programs, with as many workers as are wanted now. Raises Permanent."""
+        house = self._house(name)
+        return programs.workers(name, house.sized(fields), house.folder, _code())
+
+    def _rollout(
+        self, name: str, wanted: "tuple[Program, ...]", front: "Front | None", tell: Tell, watch: float
+    ) -> "Rollout":
+        from gamma_orch.kinds.serving.rollout import Rollout
+
+        is_of = partial(programs.is_of, name)
+        return Rollout(self._house(name), self._supervised(), is_of, wanted, front, tell, watch)
 
     def _front(self, name: str, fields: Fields, bundle: "Bundle", tell: Tell = silent) -> "Front | None":
         """Raises Permanent for what nginx could not read, and Missing."""
