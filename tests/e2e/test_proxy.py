@@ -227,6 +227,8 @@ def test_a_killed_nginx_comes_back_on_the_same_port(place: Replicas) -> None:
     old = [place.master(), *place.master().children()]
     os.kill(place.keeper(), signal.SIGKILL)
     _until(lambda: not any(map(_lives, old)))
+    # supervisord starts it again by itself: an apply meanwhile is refused, for its plan is no longer true.
+    _until(lambda: "No changes." in place.plan())
     place.apply()
     assert place.ask()[0] == 200
     assert "No changes." in place.plan()
