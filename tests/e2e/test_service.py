@@ -271,6 +271,26 @@ def test_a_service_that_is_gone_from_the_specs_stops(place: Place) -> None:
     assert place.ask()[0] == 200
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_another_version_comes_up_where_nothing_runs(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Each worker is started once, and as what is wanted now: not first as what was wanted before."""
+    if killed:  # as by a machine that went down; its workers live on
+        supervisor = Supervisor(place.folder / ".gamma" / "dev" / "supervisor")
+        os.kill(int((supervisor.home / "pid").read_text()), signal.SIGKILL)
+    else:
+        assert gamma(place.folder, "down", "-e", "dev").code == 0
+    before = place.pids()
+    monkeypatch.setenv("PYTHONPATH", str(_other_code(tmp_path, 7)))
+    done = place.apply()
+    assert done.code == 0, done.err
+    assert not set(place.pids().values()) & set(before.values())
+    assert place.ask()[0] == 200
+    monkeypatch.delenv("PYTHONPATH")
+    assert place.apply().code == 0
+
+
 def _other_code(folder: Path, number: int) -> Path:
     """The package with another comment in the app: what an upgrade is to those that run."""
     copy = folder / f"code{number}"

@@ -102,6 +102,8 @@ class Rollout:
 
     async def _first(self, digest: str) -> None:
         self.house.settle(digest)  # what workers start with
+        for name in await self._here():  # or a supervisord that starts now would start what it had first
+            await asyncio.to_thread(self.supervised.remove, name)
         for program in self.wanted:
             await self._put(program)
         for program in self.wanted:
