@@ -62,6 +62,9 @@ NEVER_LIMITED = ("health", "ready")
 # Routes that clients of OpenAI's API ask: these show an error by its `error.message`, or not at all.
 AS_OPENAI = ("chat", "completions", "embeddings", "models", "model")
 LIVE = "gamma.live"  # the subprotocol that is answered: never the one that carries a key
+# Of a scope's `extensions`, where the server is our own (`wire`): it takes an answer as one message of this
+# type, and the body of this request is here already.
+WHOLE, HERE = "gamma.whole", "gamma.here"
 BODY = 30.0  # seconds that a body may take to come: who is slower holds a place for nothing
 NOBODY = Principal("", "", frozenset(), "anonymous", None)
 
@@ -115,7 +118,7 @@ class Edge:
             await _unready(scope, send)
             return
         request = self._request(scope, policy)
-        answer = _Answer(send, request, worker)
+        answer = _Answer(send, request, worker, WHOLE in scope.get("extensions", ()))
         worker.inflight += 1
         try:
             found = self._admit(scope, request)
@@ -304,8 +307,9 @@ class Edge:
 class _Answer:
     """The answer of one request: puts the headers on that all have, and remembers the status."""
 
-    def __init__(self, send: Send, request: Request, worker: "Worker") -> None:
+    def __init__(self, send: Send, request: Request, worker: "Worker", at_once: bool) -> None:
         self._send, self._request, self._worker = send, request, worker
+        self._at_once = at_once
         self.status = 0
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -318,6 +322,9 @@ class _Answer:
         self.status = status
         length = (b"content-length", str(len(content)).encode())
         headers = [*more, length, *self._common()]
+        if self._at_once:
+            await self._send({"type": WHOLE, "status": status, "headers": headers, "body": content})
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": content})
 
@@ -427,7 +434,9 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
                 raise WrongMedia("The body must be application/json.")
         elif name == b"content-length" and int(value) > most:  # digits: the server has parsed it
             raise _too_large(most)
-    # By hand, because `asyncio.timeout` takes five microseconds, and nearly every body is here already.
+    if HERE in scope.get("extensions", ()):
+        return await _whole(receive, most)  # nothing is waited for
+    # By hand, because `asyncio.timeout` takes five microseconds.
     task, late = asyncio.current_task(), False
 
     def give_up() -> None:

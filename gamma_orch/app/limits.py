@@ -63,8 +63,7 @@ return {passes and 1 or 0, levels}
 SCRIPT = Script(LUA.replace("CLOCK", CLOCK))
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """Who asks. Who has no tenant counts as one of their own, and who has no name by their address."""
 
     principal: str
@@ -72,7 +71,7 @@ class Who:
     address: str
 
 
-class Verdict(NamedTuple):  # a tuple, as `Want`: a frozen dataclass costs three times as much to make
+class Verdict(NamedTuple):  # a tuple, as the others: a frozen dataclass costs three times as much to make
     allowed: bool
     name: str
     """Of the limit that decides: that with the least left, or the one to be waited for longest."""
@@ -187,6 +186,7 @@ class Limiter:
         self._requests = [Rule.of(limit) for limit in limits if limit.counts == "requests"]
         self._tokens = [Rule.of(limit) for limit in limits if limit.counts == "tokens"]
         self._own = Buckets()
+        self._named = lru_cache(maxsize=10_000)(self._name)
         self.gone = 0
         """Checks that Valkey had no part in, for metrics."""
 
@@ -247,11 +247,13 @@ class Limiter:
         ]
 
     def _key(self, rule: Rule, name: str, who: Who) -> bytes:
-        limit = rule.limit
+        return self._named(rule.limit.name, rule.rate, rule.drops, _subject(rule.limit, name, who))
+
+    def _name(self, limit: str, rate: int, drops: int, subject: str) -> bytes:
         # With its arithmetic: a limit that was changed begins anew, its old levels mean nothing.
-        said = f"{rule.rate} {rule.drops} {_subject(limit, name, who)}"
+        said = f"{rate} {drops} {subject}"
         hashed = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return f"{self._prefix}{limit.name}:{hashed}".encode()
+        return f"{self._prefix}{limit}:{hashed}".encode()
 
 
 def headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:

@@ -7,6 +7,7 @@ refuses to start with a route that this table does not name. `open` is the scope
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 OPEN = "open"  # no key needed
 
@@ -73,8 +74,9 @@ class Table:
             for route in routes
             if "{" in route.path
         ]
+        self.find = lru_cache(maxsize=1024)(self._find)
 
-    def find(self, path: str, socket: bool = False) -> Match | None:
+    def _find(self, path: str, socket: bool = False) -> Match | None:
         if (route := self._fixed.get((path, socket))) is not None:
             return Match(route, {})
         for pattern, route in self._patterns:
