@@ -52,6 +52,11 @@ class Joined:
         head, self._head = self._head, b""
         self._to.write(head + data if head else data)
 
+    def whole(self, data: bytes) -> None:
+        """Nothing follows. What is held already is the word that a body may come (100)."""
+        head, self._head = self._head, b""
+        self._to.write(head + data if head else data)
+
     def close(self) -> None:
         self._flush()
         self._to.close()
@@ -91,7 +96,7 @@ class Cycle(RequestResponseCycle):
         body = b"" if self.scope["method"] == "HEAD" else message["body"]
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(b"%b\r\n\r\n%b" % (head, body))
+        cast(Joined, self.transport).whole(b"%b\r\n\r\n%b" % (head, body))
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
