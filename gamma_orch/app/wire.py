@@ -8,6 +8,7 @@ whole may come as one message (`edge.WHOLE`) rather than as two. Always:
 - A connection on which nobody waits for an answer is closed in the end, whether nothing comes or something
   that never becomes a request.
 - A handshake of a WebSocket that cannot be read is refused, and not held open.
+- A Host is there once: a proxy may go by one of two, and we by the other.
 - A trailer is no header. A proxy that strikes out or overwrites headers looks at the head alone, so a key or
   an address that came behind the body would go around it.
 - What is no HTTP is answered with a problem, as everything else is.
@@ -143,6 +144,9 @@ class Wire(HttpToolsProtocol):
             if size > HEAD:
                 self._problem = _too_large()
                 raise self._problem  # the parser stops, and `send_400_response` is called
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            self._problem = Malformed("The header Host is there twice. Send it once.")
+            raise self._problem
         # A copy: the parser goes on to put trailers into the list that it has.
         self.scope["headers"] = self.headers.copy()
         super().on_headers_complete()

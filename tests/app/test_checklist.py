@@ -335,6 +335,14 @@ def test_what_comes_behind_a_body_is_no_header(place: Place) -> None:
     assert _status(said) == 200
 
 
+@pytest.mark.parametrize("second", ["Host: x", "hOST: y", "Host:"])
+def test_a_request_has_one_host(place: Place, second: str) -> None:
+    assert _status(place.raw(_head("GET", "/healthz"))) == 200
+    said = place.raw(_head("GET", "/healthz", second))
+    assert _status(said) == 400
+    assert b"Host is there twice" in said
+
+
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_a_head_has_a_largest_size(place: Place, pieces: int) -> None:
     for size, status in ((HEAD - 500, 200), (HEAD + 500, 431)):
