@@ -54,6 +54,7 @@ HEAVY = {
     "onnxruntime",
     "pandas",
     "psycopg2",
+    "ray",
     "sklearn",
     "sqlalchemy",
     "torch",

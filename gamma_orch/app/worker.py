@@ -31,7 +31,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from gamma_orch.app import logs
 from gamma_orch.app.bundle import Bundle, Secrets
 from gamma_orch.app.control import Control
-from gamma_orch.app.edge import Edge, Receive, Request, Scope, Send
+from gamma_orch.app.edge import App, Edge, Receive, Request, Scope, Send
 from gamma_orch.app.live import Hub
 from gamma_orch.app.live import serve as serve_live
 from gamma_orch.app.metrics import Recorder
@@ -66,20 +66,24 @@ class Worker:
         self._hub: Hub | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listening: socket.socket) -> None:
+    async def start(self) -> App:
+        """What answers requests from now on, on whatever socket; with a 503 until a bundle is taken."""
         from gamma_orch.app.api import application
 
         await self._control.start()
+        self._start(self.metrics.beat())
+        self._start(self._watch_valkey())
+        return Edge(self, application(self))
+
+    async def serve(self, listening: socket.socket) -> None:
+        app = await self.start()
         wanted = _current(self.home)
         if wanted:
-            try:
+            with contextlib.suppress(Refused):  # `fault` says it
                 await self.take(wanted)
-            except Refused as error:
-                self.fault = str(error)
-                self.log.error("bundle refused", bundle=wanted, why=self.fault)  # noqa: TRY400 - it is said
         keep_alive = self.policy.bundle.process.keep_alive if self.policy else 75.0
         config = uvicorn.Config(
-            Edge(self, application(self)),
+            app,
             http=Wire,
             ws=WebSocket,
             ws_ping_interval=20.0,  # proxies close what is silent for a minute
@@ -96,9 +100,7 @@ class Worker:
             timeout_graceful_shutdown=5,  # for what is left when the drain is over
         )
         self._server = Server(config, self)
-        self._start(self.metrics.beat())
         self._start(watch(self._server.server_state.connections))
-        self._start(self._watch_valkey())
         await self._server.serve(sockets=[listening])
         await self.aclose()
 
@@ -114,10 +116,19 @@ class Worker:
     # --- bundles ----------------------------------------------------------------------------------
 
     async def take(self, digest: str) -> None:
-        """Answer by this bundle from now on. Raises Refused; then nothing has changed."""
+        """Answer by this bundle from now on. Raises Refused; then nothing has changed but `fault`."""
+        try:
+            await self._take(digest)
+        except Refused as error:
+            self.fault = str(error)
+            self.log.error("bundle refused", bundle=digest, why=self.fault)  # noqa: TRY400 - it is said
+            raise
+
+    async def _take(self, digest: str) -> None:
         async with self._swapping:
             before = self.policy
             if before is not None and before.bundle.digest == digest:
+                self.fault = ""
                 return
             bundle, secrets = _read(self.home, digest)
             # What is secret now is in no line from now on, whatever wants to log it.
@@ -161,7 +172,6 @@ class Worker:
         try:
             await self.take(str(order["digest"]))
         except Refused as error:
-            self.fault = str(error)
             return {"error": str(error)}
         return await self._state(order)
 

@@ -8,7 +8,8 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, did_you_mean
 from gamma_orch.core.resource import Resource
-from gamma_orch.kinds.serving.bounds import NAME
+from gamma_orch.kinds.serving.bounds import NAME, machine
+from gamma_orch.kinds.serving.service_spec import RAY
 
 TASK = "GAM801"  # versions of one model that are for different tasks
 PORT = "GAM802"  # a port that another Service has
@@ -19,6 +20,10 @@ FITS = "GAM806"  # an adapter of another source than the model that is its base 
 BASE = "GAM807"  # as the base of adapters, a Model whose weights are not those of its source
 ALONE = "GAM808"  # an adapter served without its base
 PROXY = "GAM809"  # several replicas, and nothing that shares requests out
+SHARED_OUT = "GAM810"  # replicas or a proxy of its own on Ray Serve
+ROUTE = "GAM811"  # a route that another Service has on the same Ray cluster
+LISTENS = "GAM812"  # on one Ray cluster another address than another Service says
+REACH = "GAM813"  # workers on another machine, and a Valkey that only this one reaches
 
 # What of a Model's spec goes into the weights that an adapter of it is learned on.
 LEARNED_ON = ("task", "source", "labels", "pooling", "normalize", "maxLength")
@@ -28,22 +33,26 @@ Said = tuple[str, Path, str, str]
 
 
 def services(resources: Sequence[Resource], everything: All) -> Iterable[Diagnostic]:
-    ports: dict[int, Address] = {}
+    ports: dict[tuple[str, int], Address] = {}
+    clusters: dict[str, dict[str, Resource]] = {}
     for resource in resources:
-        for code, path, message, hint in _faults(resource, everything, ports):
+        found = (*_faults(resource, everything, ports), *_on_ray(resource, everything, clusters))
+        for code, path, message, hint in found:
             yield Diagnostic(code, message, path=path, address=resource.address, hint=hint)
 
 
-def _faults(resource: Resource, everything: All, ports: dict[int, Address]) -> Iterator[Said]:
+def _faults(resource: Resource, everything: All, ports: dict[tuple[str, int], Address]) -> Iterator[Said]:
     spec, address = resource.spec, resource.address
     if not re.fullmatch(NAME, address.name):
         message = f"{address} names processes and folders, where no _ can stand"
         yield UNNAMEABLE, ("metadata", "name"), message, f"write {address.name.replace('_', '-')!r}"
-    port = spec["listen"]["port"]
-    if (other := ports.setdefault(port, address)) != address:
+    port, cluster = spec["listen"]["port"], _cluster(spec)
+    # On a cluster Serve has the port, for all.
+    other = ports.setdefault((machine(cluster), port), address)
+    if other != address and not (cluster and cluster == _cluster(everything[other].spec)):
         message = f"{other} listens on {port} too"
         yield PORT, ("spec", "listen", "port"), message, "give one of them another port"
-    if spec["replicas"] > 1 and spec["proxy"] is None:
+    if spec["replicas"] > 1 and spec["proxy"] is None and not cluster:
         message = f"{address} has {spec['replicas']} replicas, and nothing that shares requests out to them"
         hint = "write `proxy: {engine: nginx}`, or more `workers` in the place of replicas"
         yield PROXY, ("spec", "replicas"), message, hint
@@ -55,6 +64,49 @@ def _faults(resource: Resource, everything: All, ports: dict[int, Address]) -> I
             yield from _base(at, base)
             yield from _adapters(at, served["adapters"], base, everything)
     yield from _unserved(address, spec)
+
+
+def _on_ray(resource: Resource, everything: All, clusters: dict[str, dict[str, Resource]]) -> Iterator[Said]:
+    """`clusters`: the Services of each that came before, by their routes."""
+    spec, address, cluster = resource.spec, resource.address, _cluster(resource.spec)
+    if not cluster:
+        return
+    for field in ("replicas", "proxy"):
+        if spec[field] not in (1, None):
+            message = f"{address} says `{field}`, and Ray Serve shares requests out to its workers itself"
+            yield (
+                SHARED_OUT,
+                ("spec", field),
+                message,
+                f"leave it out, and say `workers`; `{field}` is for supervisord",
+            )
+    route, there = (spec["ray"] or RAY)["route"], clusters.setdefault(cluster, {})
+    if (other := there.setdefault(route, resource)) is not resource:
+        message = f"{other.address} has the route {route} on the same cluster"
+        yield ROUTE, ("spec", "ray", "route"), message, "give one of them another route"
+    first = next(iter(there.values()))
+    at, its = (tuple(one.spec["listen"][part] for part in ("host", "port")) for one in (resource, first))
+    if at != its:
+        message = f"{address} listens on {at[0]}:{at[1]}, and on the same cluster {first.address} on "
+        message += f"{its[0]}:{its[1]}"
+        yield (
+            LISTENS,
+            ("spec", "listen"),
+            message,
+            "Ray Serve listens once: write the same host and port in both",
+        )
+    cache = everything.get(Address("CachePolicy", str(spec["cache"])))
+    asks = bool(spec["limits"]) or (cache is not None and cache.spec["shared"])
+    if asks and spec["valkey"] is None and machine(cluster):
+        message = (
+            f"the workers of {address} share limits or a cache, and run where no Valkey of this machine is"
+        )
+        yield REACH, ("spec", "valkey"), message, "say the URL of one that the nodes of the cluster reach"
+
+
+def _cluster(spec: Json) -> str:
+    """The URL of the Ray cluster, as it is written; "" without one."""
+    return str((spec["ray"] or RAY)["url"]) if spec["engine"] == "ray" else ""
 
 
 def _tasks(path: Path, served: Json, everything: All) -> Iterator[Said]:

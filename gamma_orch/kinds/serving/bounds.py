@@ -137,6 +137,12 @@ def url(*schemes: str) -> Callable[[Any], Any]:
     return checked
 
 
+def machine(url: str) -> str:
+    """What a URL names; "" for this machine. Where it is a secret, as it is written: nobody knows."""
+    host = urlsplit(url).hostname or ""
+    return "" if host in ("127.0.0.1", "localhost", "::1") else host or url
+
+
 Rate = Annotated[str, AfterValidator(_rate)]
 Network = Annotated[str, AfterValidator(_network)]
 Place = Annotated[str, AfterValidator(_place)]

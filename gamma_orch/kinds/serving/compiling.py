@@ -12,6 +12,7 @@ from gamma_orch.core.kind import Fields
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.serving.bounds import rate_of
 from gamma_orch.kinds.serving.credentials import Hashed, Secrets, allowed
+from gamma_orch.kinds.serving.programs import is_on_ray
 from gamma_orch.spec.quantities import seconds_of, share_of, size_of
 
 
@@ -61,8 +62,9 @@ def compiled(
             code=code,
             body=size_of(fields["body"]),
             drain=seconds_of(fields["drain"]),
-            # Behind a proxy workers are reached by their own socket alone, which nobody else can open.
-            trusted=(*((UNIX,) if fields.get("proxy") else ()), *listen["trusted"]),
+            # Behind a proxy workers are reached by their own socket alone, which nobody else can open, and on
+            # Ray Serve by its proxy alone.
+            trusted=(*((UNIX,) if fields.get("proxy") or is_on_ray(fields) else ()), *listen["trusted"]),
             origins=tuple(listen["origins"]),
         ),
         secrets=secrets.digests(),

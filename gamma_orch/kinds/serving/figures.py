@@ -64,6 +64,18 @@ async def look(home: Path, slots: Sequence[int], now: float) -> Look:
     return Look(now, cpu, queue, latencies)
 
 
+def answered(folder: Path, slots: Sequence[int]) -> tuple[float, float]:
+    """Requests that these workers have answered so far, and those of them with a fault of ours (500)."""
+    answers = faults = 0.0
+    for slot in slots:
+        with contextlib.suppress(*_UNREADABLE):
+            for name, labels, value in _values(folder / f"counter_{slot}.db"):
+                if name == "gamma_requests_total":
+                    answers += value
+                    faults += value if labels["status"] == "500" else 0.0
+    return answers, faults
+
+
 def between(looks: Sequence[Look], now: Look, window: float) -> Figures:
     """From the youngest look that is a window old, or else from the oldest, of those at the same workers."""
     together = [one for one in looks if one.cpu.keys() == now.cpu.keys() and one.at < now.at]

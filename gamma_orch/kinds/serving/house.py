@@ -6,15 +6,20 @@
                                         /metrics/          counters of all workers (app.metrics)
                                         /compiled/<digest>/  what a runtime made of a model, for all workers
                                         /scaled            how many workers a policy wants, not the spec
+                                        /clusters          where Ray Serve has it, or may have it
+                                        /ray/<replica>.json  what each replica there says (app.on_ray)
 
 `current` is written when a bundle has proved itself, so a worker that starts in the middle of a rollout
 starts with the one before.
 """
 
 import base64
+import contextlib
+import fcntl
 import json
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +94,41 @@ class House:
             (self.folder / "scaled").unlink(missing_ok=True)
         else:
             write(self.folder / "scaled", str(workers))
+
+    def clusters(self) -> list[Json]:
+        """Where Ray Serve has the service, or may have it: `url`, with its credentials, and `name`."""
+        try:
+            found: list[Json] = json.loads((self.folder / "clusters").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        return found
+
+    def remember(self, clusters: Sequence[Json]) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(self.folder / "clusters", json.dumps(list(clusters)))
+
+    def told(self) -> dict[str, Json]:
+        """What replicas on Ray Serve say, by their ids; those that were killed too."""
+        found = {}
+        for path in (self.folder / "ray").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):  # it ends at this moment
+                found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def seats(self) -> list[int]:
+        """The numbers of living replicas on Ray Serve, as they are asked by (`app.control`)."""
+        return sorted(one["slot"] for one in self.told().values() if self.lives(one["slot"]))
+
+    def lives(self, slot: int) -> bool:
+        """Whether a replica with this number lives: only its process holds the lock."""
+        try:
+            with (self.folder / "slots" / f"{slot}.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def secret(self, name: str) -> str:
         """One of the service's own, made once: what it signs its tokens with, what it seals columns with."""

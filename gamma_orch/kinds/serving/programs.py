@@ -1,8 +1,8 @@
 """Which programs a service is made of, by its fields. Pure.
 
-Without a proxy one: its workers, on the service's port. With one each replica is a program of workers on a
-socket of its own, and the program on the port is nginx. It keeps its name, so that supervisord keeps the
-port open while the one takes the other's place.
+On Ray Serve none (`cluster`). Without a proxy one: its workers, on the service's port. With one each replica
+is a program of workers on a socket of its own, and the program on the port is nginx. It keeps its name, so
+that supervisord keeps the port open while the one takes the other's place.
 """
 
 import re
@@ -34,6 +34,17 @@ def is_of(name: str, program: str) -> bool:
     return program == door(name) or bool(re.fullmatch(rf"replica-[0-9]+-{re.escape(name)}", program))
 
 
+def is_on_ray(fields: Fields) -> bool:
+    """Whether Ray Serve runs the workers, so that none of the programs here does."""
+    return fields.get("engine") == "ray"
+
+
+def url(fields: Fields) -> str:
+    """Where the service answers."""
+    listen, prefix = fields["listen"], fields["ray"]["route"].rstrip("/") if is_on_ray(fields) else ""
+    return f"http://{listen['host']}:{listen['port']}{prefix}"
+
+
 def replicas(fields: Fields) -> int:
     """0 without a proxy."""
     return int(fields.get("replicas", 1)) if fields.get("proxy") else 0
@@ -52,6 +63,8 @@ def numbers(fields: Fields) -> list[int]:
 
 def workers(name: str, fields: Fields, home: Path, code: str) -> tuple[Program, ...]:
     """Raises Permanent for what supervisord cannot run."""
+    if is_on_ray(fields):
+        return ()
     command = (sys.executable, "-P", "-m", "gamma_orch.app.worker", str(home))
     count, environment, listen = fields["workers"], {"GAMMA_CODE": code}, fields["listen"]
     if not replicas(fields):

@@ -148,7 +148,8 @@ class ScalingPolicyProvider:
         from gamma_orch.kinds.serving import figures
 
         try:
-            workers = programs.numbers(house.sized(house.fields(house.current())))
+            fields = house.sized(house.fields(house.current()))
+            workers = house.seats() if programs.is_on_ray(fields) else programs.numbers(fields)
             taken = await figures.look(house.folder, workers, now)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Figures(0, now, 0.0, unknown=f"{house.folder.name} runs no bundle")

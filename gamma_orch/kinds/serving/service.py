@@ -1,10 +1,12 @@
 """The kind Service: an HTTP API that serves models, as processes that each run the wanted bundle.
 
 Observing is asking every worker which bundle it runs, and nginx which configuration; healthy means that all
-that should be there are, and all run the same one. Applying compiles the bundle and rolls it out (`rollout`).
+that should be there are, and all run the same one. Applying compiles the bundle and rolls it out (`rollout`,
+on Ray Serve `cluster`). From the one engine to the other, what answered before ends last.
 """
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from gamma_orch.core.kind import Fields, Traits
 from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
 from gamma_orch.core.provider import Asked, Permanent, ProviderError, Task, Tell, Temporary, silent
 from gamma_orch.kinds.serving import agreement, programs
+from gamma_orch.kinds.serving.bounds import machine
 from gamma_orch.kinds.serving.house import House
 from gamma_orch.kinds.serving.service_spec import ServiceSpec, normalise
 from gamma_orch.spec.kind import Kind
@@ -27,6 +30,7 @@ from gamma_orch.targets.embedded_postgres import State
 
 if TYPE_CHECKING:
     from gamma_orch.app.bundle import Bundle
+    from gamma_orch.kinds.serving.cluster import Cluster
     from gamma_orch.kinds.serving.compiling import Artifact
     from gamma_orch.kinds.serving.front import Front
     from gamma_orch.kinds.serving.rollout import Rollout
@@ -62,8 +66,13 @@ class ServiceProvider:
         if front is not None:
             await front.check()  # before anything has changed
         house.store(made.bundle, made.secrets, task.fields)
-        rollout = self._rollout(name, wanted, front, task.tell, seconds_of(fields["rollout"]["watch"]))
+        watch = seconds_of(fields["rollout"]["watch"])
+        if programs.is_on_ray(fields):
+            await self._deploy(name, fields, made.bundle.digest, task.tell, watch)
+            return
+        rollout = self._rollout(name, wanted, front, task.tell, watch)
         await rollout.run(made.bundle.digest, house.current())
+        await self._leave(house, task.tell)
 
     async def resize(self, name: str, workers: int | None, tell: Tell) -> None:
         """As many workers of each replica as a policy wants, or as the spec says. No request is lost: new
@@ -72,17 +81,93 @@ class ServiceProvider:
         house.scale(workers)
         current = house.current()
         fields = house.fields(current)
+        if programs.is_on_ray(fields):
+            await self._deploy(name, fields, current, tell, 0.0)
+            return
         wanted = self._workers(name, fields)
         front = self._front(name, fields, house.bundle(current), tell)
         await self._rollout(name, wanted, front, tell, 0.0).run(current, current)
 
     async def delete(self, task: Task) -> None:
-        """Workers drain and stop, after the nginx in front of them; the folder goes."""
-        name, supervised = task.address.name, self._supervised()
+        """Workers drain and stop, after the nginx in front of them; the folder goes. Raises Temporary."""
+        house = self._house(task.address.name)
+        await self._stop(task.address.name)
+        await self._leave(house, task.tell)
+        await asyncio.to_thread(house.destroy)
+
+    # --- on Ray Serve -----------------------------------------------------------------------------
+
+    async def _deploy(self, name: str, fields: Fields, digest: str, tell: Tell, watch: float) -> None:
+        """Have it on Ray Serve, and then nowhere else. Raises Temporary or Permanent; then what ran before
+        runs on."""
+        house, listen = self._house(name), fields["listen"]
+        place, wanted = self._cluster(name, fields), self._on_ray(name, fields, digest)
+        cluster = self._at(place, house, tell)
+        starts = await cluster.starts(wanted, listen["host"], listen["port"])
+        ports = {one.port for one in self._supervised().programs()}
+        if starts and cluster.here and listen["port"] in ports:
+            raise Permanent(
+                f"Ray Serve does not run yet, and would need the port {listen['port']}, where workers of "
+                "supervisord answer. Write another one into `listen`: what Ray Serve has once it keeps."
+            )
+        known = house.clusters()
+        house.remember([*(one for one in known if one != place), place])
+        try:
+            await cluster.run(wanted, listen["host"], listen["port"], house.current(), watch)
+        except ProviderError:
+            with contextlib.suppress(ProviderError):
+                if not await cluster.has(place["name"]):
+                    house.remember([one for one in known if one != place])
+            raise
+        await self._stop(name)
+        await self._leave(house, tell, place)
+
+    async def _stop(self, name: str) -> None:
+        """The programs of supervisord, the one with the port first."""
+        supervised = self._supervised()
         others = [one.name for one in supervised.programs() if programs.is_of(name, one.name)]
         for program in dict.fromkeys((programs.door(name), *others)):
             await asyncio.to_thread(supervised.remove, program)
-        await asyncio.to_thread(self._house(name).destroy)
+
+    async def _leave(self, house: House, tell: Tell, kept: Mapping[str, str] | None = None) -> None:
+        """The clusters that it is not wanted on. One may have two URLs."""
+        for place in house.clusters():
+            if place != kept:
+                cluster = self._at(place, house, tell)
+                if kept is None or not await cluster.is_at(self._at(kept, house)):
+                    await cluster.remove(place["name"])
+                house.remember([one for one in house.clusters() if one != place])
+
+    def _cluster(self, name: str, fields: Fields) -> dict[str, str]:
+        """Where it is on Ray Serve. A URL that is a secret, and is not revealed here, is the last one. Raises
+        Permanent where there is none."""
+        url, house = fields["ray"]["url"], self._house(name)
+        if not isinstance(url, str):
+            if not (known := house.clusters()):
+                raise Permanent(
+                    f"On which cluster Service/{name} is cannot be read: {house.folder / 'clusters'} is "
+                    "gone. Delete the file `current` beside it to have it deployed anew."
+                )
+            url = known[-1]["url"]
+        return {"url": url, "name": f"gamma-{self._targets.environment}-{name}"}
+
+    def _at(self, place: Mapping[str, str], house: House, tell: Tell = silent) -> "Cluster":
+        from gamma_orch.kinds.serving.cluster import Cluster
+        from gamma_orch.targets.ray_serve import RayServe
+
+        return Cluster(RayServe(place["url"]), house, tell, here=not machine(place["url"]))
+
+    def _on_ray(self, name: str, fields: Fields, digest: str) -> dict[str, Json]:
+        from gamma_orch.kinds.serving.cluster import config
+
+        house = self._house(name)
+        home = str(house.folder.resolve())
+        return config(self._cluster(name, fields)["name"], house.sized(fields), home, _code(), digest)
+
+    async def _ray_faults(self, name: str, fields: Fields, current: str) -> list[str]:
+        """Raises Temporary or Permanent where the cluster cannot be asked."""
+        cluster = self._at(self._cluster(name, fields), self._house(name))
+        return await cluster.faults(self._on_ray(name, fields, current))
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -94,7 +179,7 @@ class ServiceProvider:
                 return ABSENT
             fields = house.fields(current)  # not the bundle: an older version's may be of another form
             wanted = self._workers(name, fields)
-            listen = fields["listen"]
+            on_ray, clusters, url = programs.is_on_ray(fields), house.clusters(), programs.url(fields)
             served = fields["models"].values()
             parts = (part for one in served for part in (one["versions"], one.get("adapters", {})))
             keys = sorted({artifact["key"] for part in parts for artifact in part.values()})
@@ -107,12 +192,16 @@ class ServiceProvider:
             faults = [fault async for fault in self._faults(name, current, wanted)]
             if programs.replicas(fields):
                 faults += await self._front_faults(name, fields, current)
+            if on_ray:
+                faults += await self._ray_faults(name, fields, current)
+            if len(clusters) > on_ray:
+                faults.append("it may be on a Ray cluster where it is not wanted any more")
             if self._shares(fields) and self._embedded().state() is not State.RUNNING:
                 faults.append("Valkey does not run: workers go on without a shared cache and shared limits")
         except ProviderError as error:
             return Unreadable(str(error))
         outputs = {
-            "url": f"http://{listen['host']}:{listen['port']}",
+            "url": url,
             "bundle": current,
             "keys": keys,
         }

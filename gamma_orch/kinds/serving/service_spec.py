@@ -119,6 +119,22 @@ class Proxy(WrittenOut):
     """Connections that each worker of nginx has, to clients and to replicas, at most."""
 
 
+class Ray(WrittenOut):
+    REFERS: ClassVar[frozenset[str]] = frozenset({"url"})
+
+    url: Any = "http://127.0.0.1:8265"
+    """The dashboard of a Ray cluster that runs. With a user and password it is a secret."""
+    route: str = Field(default="/", pattern=r"^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$")
+    """The prefix of the path under which it answers: each Service of one cluster has another."""
+    cpus: float = Field(default=1.0, ge=0, le=1024)
+    """Processors that Ray sets aside for each worker."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: Any) -> Any:
+        return url("http", "https")(value)
+
+
 class Log(WrittenOut):
     REFERS: ClassVar[frozenset[str]] = frozenset({"database"})
 
@@ -148,15 +164,22 @@ class Rollout(WrittenOut):
     """How long the first worker is watched with a new bundle before the others get it."""
 
 
+RAY: Json = Ray().model_dump()
+
+
 class ServiceSpec(WrittenOut):
     REFERS: ClassVar[frozenset[str]] = frozenset({"valkey"})
 
     models: list[Served] = Field(default_factory=list)
     """What is served."""
+    engine: Literal["supervised", "ray"] = "supervised"
+    """What runs the workers: supervisord on this machine, or Ray Serve on a cluster that runs."""
+    ray: Ray | None = None
+    """The cluster, with `engine: ray`. Default: the one on this machine."""
     listen: Listen = Listen()
-    """Where."""
+    """Where. With `engine: ray` that is where Ray Serve listens, for all applications of the cluster."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes of each replica. Each has its own copy of the models."""
+    """Processes of each replica; on Ray Serve the replicas. Each has its own copy of the models."""
     replicas: int = Field(default=1, ge=1, le=32)
     """How many times the workers run on this machine, each time behind a socket of their own. More than one
     needs a `proxy`."""
@@ -186,6 +209,12 @@ class ServiceSpec(WrittenOut):
     def _is_url(cls, value: Any) -> Any:
         return value if value is None else url("redis", "rediss", "unix")(value)
 
+    @model_validator(mode="after")
+    def _one_engine(self) -> Self:
+        if self.ray is not None and self.engine != "ray":
+            raise ValueError("`ray` says where `engine: ray` runs; write both, or neither")
+        return self
+
     @field_validator("models")
     @classmethod
     def _once(cls, value: list[Item[Served]]) -> list[Served]:
@@ -201,6 +230,10 @@ def normalise(address: Address, spec: Json, of: Of) -> Fields:
     fields: dict[str, Any] = {key: value for key, value in spec.items() if value not in (None, [], {})}
     if spec["proxy"] is None:
         fields.pop("replicas", None)  # it says nothing
+    if spec["engine"] == "ray":
+        fields["ray"] = spec["ray"] or RAY
+    else:
+        fields.pop("engine")
     fields["models"] = {_name(one): _served(one) for one in spec["models"]}
     if spec["cache"]:
         fields["cache"] = dict(of(Address("CachePolicy", spec["cache"])))

@@ -61,6 +61,8 @@ def _faults(units: Units, spec: Json) -> "list[str]":
         ipaddress.IPv4Address(spec["listen"]["host"])
     except ValueError:
         found.append(f"it listens on addresses, and {spec['listen']['host']!r} is a name")
+    if spec["engine"] == "ray":
+        found.append("Ray Serve runs it; write units for a Service without `engine: ray`")
     if spec["proxy"]:
         found.append(
             "the nginx of its `proxy` runs under supervisord; write units for a Service without one, and "

@@ -9,7 +9,7 @@ from gamma_orch.core.diagnostic import written
 from gamma_orch.kinds.models.model_spec import ModelSpec
 from gamma_orch.kinds.serving.agreement import services
 from gamma_orch.spec.references import plain
-from tests.kinds.serving.specs import AUTH, everything, service
+from tests.kinds.serving.specs import AUTH, cache, everything, secret, service
 
 
 def model(**changed: Any) -> Json:
@@ -165,6 +165,55 @@ def test_replicas_that_nothing_stands_before():
     assert message == "Service/api has 3 replicas, and nothing that shares requests out to them"
     assert hint.startswith("write `proxy: {engine: nginx}`")
     assert alone(replicas=3, proxy={}) == alone(replicas=1) == alone(proxy={}) == []
+
+
+def on_ray(**changed: Any) -> Json:
+    """The spec of a service on the Ray cluster of this machine."""
+    ray = {name: changed.pop(name) for name in ("url", "route") if name in changed}
+    return service(engine="ray", ray=ray, **changed)
+
+
+def test_on_ray_serve_shares_requests_out_itself():
+    [replicas, proxy] = said(Service__api=on_ray(replicas=3, proxy={}))
+    assert [one[1:3] for one in (replicas, proxy)] == [("GAM810", "spec.replicas"), ("GAM810", "spec.proxy")]
+    assert replicas[4] == "leave it out, and say `workers`; `replicas` is for supervisord"
+    assert said(Service__api=on_ray(workers=3)) == []
+
+
+def test_services_of_one_cluster_share_its_address_and_differ_in_their_routes():
+    assert said(Service__a=on_ray(), Service__b=on_ray(route="/b")) == []
+    [same] = said(Service__a=on_ray(), Service__b=on_ray())
+    assert same[:4] == (
+        "Service/b",
+        "GAM811",
+        "spec.ray.route",
+        "Service/a has the route / on the same cluster",
+    )
+    [port] = said(Service__a=on_ray(), Service__b=on_ray(route="/b", listen={"port": 8001}))
+    assert port[:3] == ("Service/b", "GAM812", "spec.listen")
+    assert "127.0.0.1:8001, and on the same cluster Service/a on 127.0.0.1:8000" in port[3]
+    # On clusters of their own they have nothing to do with each other.
+    assert said(Service__a=on_ray(), Service__b=on_ray(url="http://ray.internal:8265")) == []
+
+
+def test_a_port_is_one_machines():
+    [here] = said(Service__a=service(), Service__b=on_ray())
+    assert here[:3] == ("Service/b", "GAM802", "spec.listen.port")
+    [two] = said(Service__a=on_ray(), Service__b=on_ray(url="http://localhost:8266"))
+    assert two[:3] == ("Service/b", "GAM802", "spec.listen.port")
+    assert said(Service__a=service(), Service__b=on_ray(url=secret("ray"))) == []
+
+
+def test_workers_elsewhere_reach_no_valkey_of_this_machine():
+    away = {"url": "http://ray.internal:8265", "limits": {"each": {"by": "principal", "rate": "1/s"}}}
+    [found] = said(Service__api=on_ray(**away))
+    assert found[1:3] == ("GAM813", "spec.valkey")
+    assert said(Service__api=on_ray(**away, valkey="redis://valkey.internal:6379")) == []
+    assert said(Service__api=on_ray(limits=away["limits"])) == []
+    policies = {"CachePolicy__mine": cache(shared=False), "CachePolicy__ours": cache()}
+    assert said(Service__api=on_ray(url=away["url"], cache="mine"), **policies) == []
+    [found] = said(Service__api=on_ray(url=away["url"], cache="ours"), **policies)
+    assert found[1] == "GAM813"
 
 
 def test_a_scope_of_a_model_that_is_not_served():

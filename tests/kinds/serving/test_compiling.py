@@ -166,6 +166,11 @@ def test_how_it_is_rolled_out_is_not():
     assert made(whole(rollout={"watch": "9s"})).bundle.digest == made(whole()).bundle.digest
 
 
+def test_who_comes_by_a_proxy_of_ours_is_believed():
+    for changed, trusted in (({}, ()), ({"proxy": {}}, ("unix",)), ({"engine": "ray"}, ("unix",))):
+        assert made(fields(service(**changed))).bundle.process.trusted == trusted
+
+
 def test_roles_become_scopes():
     [key] = made(whole()).bundle.auth.keys
     [user] = made(whole()).bundle.auth.users

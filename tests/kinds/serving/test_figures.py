@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.observation import Seen, Unreadable
@@ -159,6 +160,20 @@ def test_a_look_at_a_worker_that_runs(state: Path):
     assert found.latencies is not None
     assert sum(found.latencies.values()) == 25
     assert "+Inf" in found.latencies
+
+
+def test_faults_are_a_part_of_what_is_answered(state: Path, tmp_path: Path):
+    answers, faults = figures.answered(state / "dev" / "service-api" / "metrics", [1])
+    assert answers >= 25
+    assert faults == 0
+    assert figures.answered(tmp_path, [1]) == (0, 0)
+    labels = ["model", "route", "status"]
+    file = MmapedDict(str(tmp_path / "counter_7.db"))
+    for status, count in (("200", 5.0), ("500", 3.0), ("503", 2.0)):
+        key = mmap_key("gamma_requests", "gamma_requests_total", labels, ["m", "predict", status], "")
+        file.write_value(key, count, 0.0)
+    file.close()
+    assert figures.answered(tmp_path, [7, 8]) == (10, 3)
 
 
 def test_what_is_not_a_prediction_is_not_timed(state: Path):

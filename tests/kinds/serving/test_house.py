@@ -1,5 +1,6 @@
 """The folder of a service: what is current, what is kept for a return, and who may read it."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from gamma_orch.app import passwords
 from gamma_orch.app.bundle import Auth, Bundle, Process, Secrets, User
+from gamma_orch.app.on_ray import seat
 from gamma_orch.core.leaves import encode
 from gamma_orch.kinds.serving.house import KEPT, House
 from tests.kinds.serving.specs import AUTH, fields, service
@@ -186,3 +188,25 @@ def test_what_was_compiled_of_a_model_goes_with_the_last_bundle_that_names_it(ho
     path.write_text(path.read_text() + named)
     house.settle(first)
     assert [one.name for one in (house.folder / "compiled").iterdir()] == [named]
+
+
+def test_where_ray_has_it_is_for_its_owners_eyes_alone(house: House):
+    assert house.clusters() == []
+    place = {"url": "http://anna:secret@head:8265", "name": "gamma-dev-api"}
+    house.remember([place])
+    assert house.clusters() == [place]
+    assert (house.folder / "clusters").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_replica_that_was_killed_has_no_seat(house: House):
+    for folder in ("ray", "slots"):
+        (house.folder / folder).mkdir(parents=True)
+    for number in (10_001, 10_002):
+        (house.folder / "ray" / f"r{number}.json").write_text(json.dumps({"slot": number}))
+    (house.folder / "ray" / "broken.json").write_text("{")
+    lock, held = seat(house.folder)
+    (house.folder / "slots" / "10002.lock").touch()
+    assert house.told().keys() == {"r10001", "r10002"}
+    assert house.seats() == [lock]
+    held.close()
+    assert house.seats() == []

@@ -14,7 +14,7 @@ from gamma_orch.kinds.serving.cache_policy import CachePolicySpec
 from gamma_orch.kinds.serving.scaling_policy import ScalingPolicySpec
 from gamma_orch.kinds.serving.service_spec import ServiceSpec, normalise
 from gamma_orch.spec.complaints import checked
-from tests.kinds.serving.specs import API, AUTH, WHOLE, cache, secret, service
+from tests.kinds.serving.specs import API, AUTH, WHOLE, cache, fields, secret, service
 
 JWK = {"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ISSUER = {"issuer": "https://id.example", "audience": "api", "algorithms": ["EdDSA"]}
@@ -194,6 +194,22 @@ def test_nothing_is_needed_and_nothing_is_open():
         ({"proxy": {"engine": "haproxy"}}, "spec.proxy.engine", "nginx"),
         ({"proxy": {"connections": 0}}, "spec.proxy.connections", "must be at least 64"),
         ({"replicas": 0}, "spec.replicas", "must be at least 1"),
+        ({"engine": "rya"}, "spec.engine", "ray"),
+        ({"ray": {}}, "spec", "`ray` says where `engine: ray` runs; write both, or neither"),
+        ({"engine": "ray", "ray": {"route": "api"}}, "spec.ray.route", ""),
+        ({"engine": "ray", "ray": {"route": "/api/"}}, "spec.ray.route", ""),
+        ({"engine": "ray", "ray": {"route": "/{a}"}}, "spec.ray.route", ""),
+        (
+            {"engine": "ray", "ray": {"url": "ray://head:10001"}},
+            "spec.ray.url",
+            "begins with http:// or https",
+        ),
+        (
+            {"engine": "ray", "ray": {"url": "http://a:b@head:8265"}},
+            "spec.ray.url",
+            "a password is not written",
+        ),
+        ({"engine": "ray", "ray": {"cpus": -1}}, "spec.ray.cpus", ""),
         # models
         ({"models": [{}]}, "spec.models[0]", "say which `model` answers, or several in `versions`"),
         (of_model(versions=[{"model": "b"}]), "spec.models[0]", "say which `model` answers"),
@@ -275,6 +291,14 @@ def test_all_mistakes_are_said_at_once():
 )
 def test_urls_that_show_no_password(value: Any):
     assert said({"valkey": value}) == []
+
+
+def test_an_engine_that_is_the_default_says_nothing_and_another_says_where():
+    assert {"engine", "ray"}.isdisjoint(fields(service()))
+    ray = {"url": "http://127.0.0.1:8265", "route": "/", "cpus": 1.0}
+    assert fields(service(engine="ray"))["ray"] == fields(service(engine="ray", ray={}))["ray"] == ray
+    hidden = fields(service(engine="ray", ray={"url": secret("ray")}))
+    assert (hidden["engine"], hidden["ray"]["url"]) == ("ray", secret("ray"))
 
 
 @pytest.mark.parametrize("scope", ["models", "predict:sentiment", "predict:team-*", "predict:*", "live"])

@@ -61,6 +61,7 @@ def test_systemd_takes_them(tmp_path: Path) -> None:
         ({"user": "shop\nUser=root"}, {}, "the user"),
         ({"memory": "2 GB"}, {}, "'2 GB' is no size; write 2G"),
         ({}, {"listen": {"host": "localhost"}}, "it listens on addresses, and 'localhost' is a name"),
+        ({}, {"engine": "ray"}, "Ray Serve runs it"),
         ({}, {"proxy": {}}, "name its host and port in `others` of the one with the proxy"),
     ],
 )
