@@ -73,6 +73,7 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
             "type": target.type,
             "embedded": target.embedded,
             "url": target.url,
+            "rules": target.rules,
             "maxParallel": target.max_parallel,
         }
         for name, target in desired.environment.targets.items()

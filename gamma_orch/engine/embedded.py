@@ -1,4 +1,4 @@
-"""What runs on this machine for an environment: PostgreSQL, Valkey, and the services under the supervisor.
+"""What runs on this machine for an environment: PostgreSQL, Valkey, Prometheus, supervised services.
 Which there are, stopping them, deleting their data."""
 
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gamma_orch.engine.converge import Site
 from gamma_orch.targets.embedded_postgres import EmbeddedPostgres, State
+from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
 from gamma_orch.targets.embedded_valkey import EmbeddedValkey
 from gamma_orch.targets.supervised import Supervised, Supervisor
 
@@ -14,6 +15,11 @@ from gamma_orch.targets.supervised import Supervised, Supervisor
 def valkeys(state: Path, environment: str) -> list[EmbeddedValkey]:
     homes = sorted(home for home in (state / environment).glob("valkey-*") if home.is_dir())
     return [EmbeddedValkey(home) for home in homes]
+
+
+def prometheuses(state: Path, environment: str) -> list[EmbeddedPrometheus]:
+    homes = sorted(home for home in (state / environment).glob("prometheus-*") if home.is_dir())
+    return [EmbeddedPrometheus(home, state / "tools") for home in homes]
 
 
 def supervisor(state: Path, environment: str) -> Supervisor:
@@ -37,6 +43,11 @@ def running(site: Site) -> Iterator[str]:
     for valkey in valkeys(state, site.environment):
         if valkey.state() is State.RUNNING:
             yield f"Valkey of {site.environment} runs on {valkey.socket}; log in {valkey.log}"
+    for prometheus in prometheuses(state, site.environment):
+        name = prometheus.home.name.removeprefix("prometheus-")
+        if prometheus.state() is State.RUNNING:
+            yield f"Prometheus {name!r} of {site.environment} runs on {prometheus.url}"
+            yield f"  user gamma; password in {prometheus.home / 'password'}; log in {prometheus.log}"
     services = supervisor(state, site.environment)
     if services.running():
         for program in Supervised(services).programs():
@@ -55,6 +66,10 @@ def stop(state: Path, environment: str) -> Iterator[str]:
         if valkey.state() is State.RUNNING:
             yield f"Stopping Valkey of {environment}."
             valkey.stop()
+    for prometheus in prometheuses(state, environment):
+        if prometheus.state() is State.RUNNING:
+            yield f"Stopping {prometheus.home.name} of {environment}."
+            prometheus.stop()
     for server in servers(state, environment):
         name = server.home.name.removeprefix("postgres-")
         if server.state() is State.RUNNING:
@@ -69,6 +84,8 @@ def forget(state: Path, environment: str) -> Iterator[str]:
     supervisor(state, environment).destroy()
     for valkey in valkeys(state, environment):
         valkey.destroy()
+    for prometheus in prometheuses(state, environment):
+        prometheus.destroy()
     for server in servers(state, environment):
         server.destroy()
     shutil.rmtree(state / environment, ignore_errors=True)

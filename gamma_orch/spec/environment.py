@@ -45,12 +45,14 @@ class SecretSource(Spec):
 class TargetSpec(Spec):
     """A system that resources are put on."""
 
-    type: Literal["postgres"]
+    type: Literal["postgres", "prometheus"]
     """What it is."""
     embedded: bool = False
     """Run one under .gamma/ (for development)."""
     url: str | None = Field(default=None, min_length=1)
     """Where it is; a password in it comes from ${secret.…}."""
+    rules: str | None = Field(default=None, min_length=1)
+    """Prometheus by its url: the folder that its `rule_files` read (`FOLDER/*.yml`), from here."""
     max_parallel: int = Field(default=8, ge=1, le=256, alias="maxParallel")
     """How many steps may run on it at once."""
 
@@ -58,6 +60,11 @@ class TargetSpec(Spec):
     def _one_place(self) -> "TargetSpec":
         if self.embedded == (self.url is not None):
             raise ValueError("A target is either embedded (embedded: true) or has a url.")
+        has, wants = self.rules is not None, self.type == "prometheus" and not self.embedded
+        if wants and not has:
+            raise ValueError("A Prometheus by its url needs the folder that it reads `rules` from.")
+        if has and not wants:
+            raise ValueError("`rules` is for a Prometheus by its url: an embedded one has its own folder.")
         return self
 
 

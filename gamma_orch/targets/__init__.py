@@ -16,6 +16,7 @@ from gamma_orch.targets.postgres_errors import MissingDatabase
 if TYPE_CHECKING:
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
     from gamma_orch.targets.postgres import Postgres
+    from gamma_orch.targets.prometheus import Prometheus
 
 __all__ = ["BUILDS", "Builds", "MissingDatabase", "Targets"]
 
@@ -48,7 +49,7 @@ class Targets:
         """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values.
 
         A target is `{type: postgres, embedded: true}` or `{type: postgres, url: ...}`, with an optional
-        `maxParallel`.
+        `maxParallel`; or the same of the type prometheus, which beside a url has a folder of `rules`.
         """
         self.environment = environment
         self.state = state
@@ -56,19 +57,37 @@ class Targets:
         self._declared = declared
         self._reveal = reveal
         self._postgres: dict[str, Postgres] = {}
+        self._prometheus: dict[str, Prometheus] = {}
 
     def postgres(self, name: str) -> "Postgres":
         """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
         if name not in self._postgres:
             declared = self._declared.get(name)
             if declared is None or declared.get("type") != "postgres":
-                raise Permanent(self._unknown(name))
+                raise Permanent(self._unknown(name, "postgres", "PostgreSQL"))
             # The kinds import this module to validate specs, which needs no event loop.
             from gamma_orch.targets.postgres import Postgres
 
             server = self._server(name, declared)
             self._postgres[name] = Postgres(name, server, self.limit(f"postgres/{name}"))
         return self._postgres[name]
+
+    def prometheus(self, name: str) -> "Prometheus":
+        """The Prometheus that the environment calls so. Permanent where it declares none."""
+        if name not in self._prometheus:
+            declared = self._declared.get(name)
+            if declared is None or declared.get("type") != "prometheus":
+                raise Permanent(self._unknown(name, "prometheus", "Prometheus"))
+            from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
+            from gamma_orch.targets.prometheus import Prometheus
+
+            if declared.get("embedded"):
+                home = self.state / self.environment / f"prometheus-{name}"
+                self._prometheus[name] = Prometheus(name, EmbeddedPrometheus(home, self.state / "tools"))
+            else:
+                url, rules = str(self._reveal(declared["url"])), str(self.state.parent / declared["rules"])
+                self._prometheus[name] = Prometheus(name, None, url, rules)
+        return self._prometheus[name]
 
     def limit(self, target: str) -> int:
         """How many effects may run at once on a target such as `postgres/main`."""
@@ -95,7 +114,7 @@ class Targets:
             )
         return EmbeddedPostgres(self.state / self.environment / f"postgres-{name}")
 
-    def _unknown(self, name: str) -> str:
-        servers = [key for key, target in self._declared.items() if target.get("type") == "postgres"]
+    def _unknown(self, name: str, kind: str, called: str) -> str:
+        servers = [key for key, target in self._declared.items() if target.get("type") == kind]
         hint = did_you_mean(name, servers) or "declare it under `targets` in environment.yaml"
-        return f"Environment {self.environment!r} has no PostgreSQL target {name!r}: {hint}"
+        return f"Environment {self.environment!r} has no {called} target {name!r}: {hint}"
