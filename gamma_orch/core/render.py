@@ -7,6 +7,7 @@ and Markdown are for people and may change between versions.
 import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import takewhile
 
 from gamma_orch.core.canonical import Json, digest
 from gamma_orch.core.change import MISSING, NO_IMPACT, Action, Change, FieldChange, Impacts, Reason, Verdict
@@ -45,6 +46,7 @@ _DOING = {
     Action.KEEP: "unchanged",
 }
 WIDEST = 72  # of a value in text; the JSON has it whole
+LEAD = 24  # characters that are shown before the first that differs
 
 
 def plan_json(plan: Plan, impacts: Impacts | None = None) -> Json:
@@ -133,10 +135,34 @@ def value_text(value: Json) -> str:
         if TEMPLATE in value:
             return "".join(part if isinstance(part, str) else value_text(part) for part in value[TEMPLATE])
         return f"({value.get(UNKNOWN) or value.get(REF)})"
+    return _cut(_whole(value))
+
+
+def beside(*values: Json) -> list[str]:
+    """Values that are compared, as `value_text`; of long ones the part in which they differ."""
+    plain = [value for value in values if value is not MISSING and not is_leaf(value)]
+    wholes = [_whole(value) for value in plain]
+    skipped = 0
+    if len(set(wholes)) > 1 and any(len(one) > WIDEST for one in wholes):
+        alike = takewhile(lambda column: len(set(column)) == 1, zip(*wholes, strict=False))
+        skipped = max(0, sum(1 for _ in alike) - LEAD)
+
+    def shown(value: Json) -> str:
+        if not skipped or value is MISSING or is_leaf(value):
+            return value_text(value)
+        return _cut("…" + _whole(value)[skipped:])
+
+    return [shown(value) for value in values]
+
+
+def _whole(value: Json) -> str:
     text = (
         value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, sort_keys=True)
     )
-    text = " ".join(text.split())
+    return " ".join(text.split())
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
@@ -162,7 +188,7 @@ def _noise(change: Change, field: FieldChange) -> bool:
 
 
 def _movement(change: Change, field: FieldChange) -> str:
-    was, wanted, live = value_text(field.was), value_text(field.wanted), value_text(field.live)
+    was, wanted, live = beside(field.was, field.wanted, field.live)
     if change.action is Action.CREATE:
         return wanted
     match field.verdict:
@@ -192,10 +218,11 @@ def diff_lines(change: Change) -> list[str]:
         if field.verdict in (Verdict.KEEP, Verdict.FORGET):
             lines.append(f"  {name}: {value_text(field.live)}")
             continue
+        live, wanted = beside(field.live, field.wanted)
         if field.live is not MISSING:
-            lines.append(f"- {name}: {value_text(field.live)}")
+            lines.append(f"- {name}: {live}")
         if field.wanted is not MISSING:
-            lines.append(f"+ {name}: {value_text(field.wanted)}")
+            lines.append(f"+ {name}: {wanted}")
     return lines
 
 

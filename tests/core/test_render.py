@@ -15,6 +15,7 @@ from gamma_orch.core.leaves import encode
 from gamma_orch.core.plan import Plan
 from gamma_orch.core.planner import plan
 from gamma_orch.core.render import (
+    beside,
     diagnostic_json,
     diagnostics_text,
     duration,
@@ -128,6 +129,25 @@ PLANS = {
 def golden(name: str, got: str) -> None:
     path = GOLDEN / name
     agree(path, got, path.read_text(encoding="utf-8") if path.exists() else "", got)
+
+
+LONG = 'sum by (route) (rate(gamma_requests_total{job="api",status=~"5..",tenant="acme"}[5m])) > '
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (("a", "b"), ["a", "b"]),
+        ((LONG + "1", LONG + "2"), [f"…{LONG[-24:]}1", f"…{LONG[-24:]}2"]),
+        ((LONG, LONG), [value_text(LONG)] * 2),
+        (("x" + LONG, "y" + LONG), [value_text("x" + LONG), value_text("y" + LONG)]),
+        ((MISSING, LONG), ["(none)", value_text(LONG)]),
+        ((MISSING, LONG + "1", LONG + "2"), ["(none)", f"…{LONG[-24:]}1", f"…{LONG[-24:]}2"]),
+        ((LONG + "1" * 99, LONG + "2"), [f"…{LONG[-24:]}{'1' * 46}…", f"…{LONG[-24:]}2"]),
+    ],
+)
+def test_of_long_values_the_part_that_differs(values: tuple[str, ...], shown: list[str]) -> None:
+    assert beside(*values) == shown
 
 
 @pytest.mark.parametrize("name", PLANS)
