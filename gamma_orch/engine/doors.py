@@ -15,6 +15,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.engine.converge import Site
 from gamma_orch.engine.project import STATE, Project, faultless, find_root, require_environment
 from gamma_orch.engine.world import World
+from gamma_orch.spec.durations import written_duration
 from gamma_orch.spec.resolve import Desired
 from gamma_orch.store.database import Database
 from gamma_orch.targets import Builds, Targets
@@ -74,6 +75,8 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
             "embedded": target.embedded,
             "url": target.url,
             "rules": target.rules,
+            "alertmanager": target.alertmanager,
+            "interval": written_duration(target.interval),
             "maxParallel": target.max_parallel,
         }
         for name, target in desired.environment.targets.items()

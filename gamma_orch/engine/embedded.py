@@ -1,4 +1,4 @@
-"""What runs on this machine for an environment: PostgreSQL, Valkey, Prometheus, supervised services.
+"""What runs on this machine for an environment: PostgreSQL, Valkey, monitoring, supervised services.
 Which there are, stopping them, deleting their data."""
 
 import shutil
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gamma_orch.engine.converge import Site
+from gamma_orch.targets.embedded_alertmanager import EmbeddedAlertmanager
 from gamma_orch.targets.embedded_postgres import EmbeddedPostgres, State
 from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
 from gamma_orch.targets.embedded_valkey import EmbeddedValkey
+from gamma_orch.targets.local_server import LocalServer
 from gamma_orch.targets.supervised import Supervised, Supervisor
 
 
@@ -17,9 +19,13 @@ def valkeys(state: Path, environment: str) -> list[EmbeddedValkey]:
     return [EmbeddedValkey(home) for home in homes]
 
 
-def prometheuses(state: Path, environment: str) -> list[EmbeddedPrometheus]:
-    homes = sorted(home for home in (state / environment).glob("prometheus-*") if home.is_dir())
-    return [EmbeddedPrometheus(home, state / "tools") for home in homes]
+def monitoring(state: Path, environment: str) -> list[LocalServer]:
+    """Prometheus first: it tells the Alertmanager of its alerts."""
+    found: list[LocalServer] = []
+    for prefix, server in (("prometheus", EmbeddedPrometheus), ("alertmanager", EmbeddedAlertmanager)):
+        homes = sorted(home for home in (state / environment).glob(f"{prefix}-*") if home.is_dir())
+        found += [server(home, state / "tools") for home in homes]
+    return found
 
 
 def supervisor(state: Path, environment: str) -> Supervisor:
@@ -43,11 +49,11 @@ def running(site: Site) -> Iterator[str]:
     for valkey in valkeys(state, site.environment):
         if valkey.state() is State.RUNNING:
             yield f"Valkey of {site.environment} runs on {valkey.socket}; log in {valkey.log}"
-    for prometheus in prometheuses(state, site.environment):
-        name = prometheus.home.name.removeprefix("prometheus-")
-        if prometheus.state() is State.RUNNING:
-            yield f"Prometheus {name!r} of {site.environment} runs on {prometheus.url}"
-            yield f"  user gamma; password in {prometheus.home / 'password'}; log in {prometheus.log}"
+    for local in monitoring(state, site.environment):
+        name = local.home.name.partition("-")[2]
+        if local.state() is State.RUNNING:
+            yield f"{local.WHAT} {name!r} of {site.environment} runs on {local.url}"
+            yield f"  user gamma; password in {local.home / 'password'}; log in {local.log}"
     services = supervisor(state, site.environment)
     if services.running():
         for program in Supervised(services).programs():
@@ -66,10 +72,10 @@ def stop(state: Path, environment: str) -> Iterator[str]:
         if valkey.state() is State.RUNNING:
             yield f"Stopping Valkey of {environment}."
             valkey.stop()
-    for prometheus in prometheuses(state, environment):
-        if prometheus.state() is State.RUNNING:
-            yield f"Stopping {prometheus.home.name} of {environment}."
-            prometheus.stop()
+    for local in monitoring(state, environment):
+        if local.state() is State.RUNNING:
+            yield f"Stopping {local.WHAT} of {environment}."
+            local.stop()
     for server in servers(state, environment):
         name = server.home.name.removeprefix("postgres-")
         if server.state() is State.RUNNING:
@@ -84,8 +90,8 @@ def forget(state: Path, environment: str) -> Iterator[str]:
     supervisor(state, environment).destroy()
     for valkey in valkeys(state, environment):
         valkey.destroy()
-    for prometheus in prometheuses(state, environment):
-        prometheus.destroy()
+    for local in monitoring(state, environment):
+        local.destroy()
     for server in servers(state, environment):
         server.destroy()
     shutil.rmtree(state / environment, ignore_errors=True)

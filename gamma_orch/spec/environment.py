@@ -45,7 +45,7 @@ class SecretSource(Spec):
 class TargetSpec(Spec):
     """A system that resources are put on."""
 
-    type: Literal["postgres", "prometheus"]
+    type: Literal["postgres", "prometheus", "alertmanager"]
     """What it is."""
     embedded: bool = False
     """Run one under .gamma/ (for development)."""
@@ -53,6 +53,10 @@ class TargetSpec(Spec):
     """Where it is; a password in it comes from ${secret.…}."""
     rules: str | None = Field(default=None, min_length=1)
     """Prometheus by its url: the folder that its `rule_files` read (`FOLDER/*.yml`), from here."""
+    alertmanager: str | None = Field(default=None, min_length=1)
+    """An embedded Prometheus: the name of the target that it sends alerts to."""
+    interval: Duration = timedelta(seconds=5)
+    """An embedded Prometheus: how often it scrapes, and evaluates rules. From its next start on."""
     max_parallel: int = Field(default=8, ge=1, le=256, alias="maxParallel")
     """How many steps may run on it at once."""
 
@@ -65,6 +69,12 @@ class TargetSpec(Spec):
             raise ValueError("A Prometheus by its url needs the folder that it reads `rules` from.")
         if has and not wants:
             raise ValueError("`rules` is for a Prometheus by its url: an embedded one has its own folder.")
+        if self.alertmanager is not None and (self.type != "prometheus" or not self.embedded):
+            raise ValueError("`alertmanager` is for an embedded Prometheus.")
+        if self.type == "alertmanager" and not self.embedded:
+            raise ValueError(
+                "An Alertmanager is embedded: its one file of configuration is not to be shared."
+            )
         return self
 
 

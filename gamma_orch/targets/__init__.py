@@ -14,6 +14,7 @@ from gamma_orch.core.provider import Permanent
 from gamma_orch.targets.postgres_errors import MissingDatabase
 
 if TYPE_CHECKING:
+    from gamma_orch.targets.alertmanager import Alertmanager
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
     from gamma_orch.targets.postgres import Postgres
     from gamma_orch.targets.prometheus import Prometheus
@@ -49,7 +50,8 @@ class Targets:
         """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values.
 
         A target is `{type: postgres, embedded: true}` or `{type: postgres, url: ...}`, with an optional
-        `maxParallel`; or the same of the type prometheus, which beside a url has a folder of `rules`.
+        `maxParallel`; or the same of the type prometheus, which beside a url has a folder of `rules`, and may
+        name an `alertmanager`; or `{type: alertmanager, embedded: true}`.
         """
         self.environment = environment
         self.state = state
@@ -58,6 +60,7 @@ class Targets:
         self._reveal = reveal
         self._postgres: dict[str, Postgres] = {}
         self._prometheus: dict[str, Prometheus] = {}
+        self._alertmanager: dict[str, Alertmanager] = {}
 
     def postgres(self, name: str) -> "Postgres":
         """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
@@ -82,12 +85,31 @@ class Targets:
             from gamma_orch.targets.prometheus import Prometheus
 
             if declared.get("embedded"):
-                home = self.state / self.environment / f"prometheus-{name}"
-                self._prometheus[name] = Prometheus(name, EmbeddedPrometheus(home, self.state / "tools"))
+                told, tools = declared.get("alertmanager"), self.state / "tools"
+                pager = self.alertmanager(told).server if told else None
+                interval = str(declared.get("interval", "5s"))
+                server = EmbeddedPrometheus(self._home("prometheus", name), tools, pager, interval)
+                self._prometheus[name] = Prometheus(name, server)
             else:
                 url, rules = str(self._reveal(declared["url"])), str(self.state.parent / declared["rules"])
                 self._prometheus[name] = Prometheus(name, None, url, rules)
         return self._prometheus[name]
+
+    def alertmanager(self, name: str) -> "Alertmanager":
+        """The Alertmanager that the environment calls so. Permanent where it declares none."""
+        if name not in self._alertmanager:
+            declared = self._declared.get(name)
+            if declared is None or declared.get("type") != "alertmanager":
+                raise Permanent(self._unknown(name, "alertmanager", "Alertmanager"))
+            from gamma_orch.targets.alertmanager import Alertmanager
+            from gamma_orch.targets.embedded_alertmanager import EmbeddedAlertmanager
+
+            server = EmbeddedAlertmanager(self._home("alertmanager", name), self.state / "tools")
+            self._alertmanager[name] = Alertmanager(name, server)
+        return self._alertmanager[name]
+
+    def _home(self, kind: str, name: str) -> Path:
+        return self.state / self.environment / f"{kind}-{name}"
 
     def limit(self, target: str) -> int:
         """How many effects may run at once on a target such as `postgres/main`."""

@@ -5,6 +5,9 @@ package (no script of its maintainer), and lies in a folder of its own:
 
     FOLDER/<package>/usr/bin/<program>
 
+A program may have the place of its own files built in. The copy that is unpacked here is told another one of
+the same length, relative to the folder that it runs in, where `link` puts it.
+
 What always holds: the package is Debian's or Ubuntu's own, as apt-get verifies it by the distribution's
 signature; a folder is there whole or not at all; two processes that bring one package bring it once.
 """
@@ -31,6 +34,7 @@ class Missing(Permanent):
 class Program:
     name: str
     package: str  # of Debian
+    share: str = ""  # a folder of the package that is built into the program
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +75,27 @@ class Distribution:
         with FileLock(self.folder / f"{program.package}.lock"):
             if (found := self.find(program)) is None:
                 tell(f"downloading {program.package}")
-                self._unpack(program.package)
+                self._unpack(program)
         return self.need(program)
 
-    def _unpack(self, package: str) -> None:
+    def link(self, program: Program, home: Path) -> None:
+        """Have what the program looks for in the folder that it will run in."""
+        there = self.folder / program.package / program.share.lstrip("/")
+        link = home / Path(program.share).name
+        if program.share and there.is_dir() and not link.is_symlink():
+            link.symlink_to(there.resolve())
+
+    def _unpack(self, program: Program) -> None:
+        package = program.package
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{package}-") as name:
             work = Path(name)
             self._run(["apt-get", "download", "-q", package], work, package)
             [archive] = work.glob("*.deb")
             self._run(["dpkg-deb", "--extract", str(archive), "whole"], work, package)
+            if program.share:
+                file = work / "whole" / "usr" / "bin" / program.name
+                here = _relative(program.share).encode()
+                file.write_bytes(file.read_bytes().replace(program.share.encode(), here))
             target = self.folder / package
             if target.exists():  # without the program that was looked for: a release of another time
                 shutil.rmtree(target)
@@ -105,3 +121,10 @@ class Distribution:
                 f"The package {package} cannot be brought. {command[0]} says:\n{tail(done.stdout, 5)}\n"
                 f"`apt-get update` (as root) may help; or install it: apt-get install {package}"
             )
+
+
+def _relative(share: str) -> str:
+    """The last part of a path, with as much before it that says nothing as makes it as long."""
+    name = Path(share).name
+    left = len(share) - len(name)
+    return "./" * (left // 2) + "/" * (left % 2) + name

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from gamma_orch.app.routes import ROUTES, SCOPES
-from gamma_orch.core.leaves import LEAVES, Secret, Template, Unknown, leaves
+from gamma_orch.core.leaves import Secret, Unknown, leaves
 from gamma_orch.spec.model import Names
 from gamma_orch.spec.quantities import Latency, Size, seconds_of, size_of
 
@@ -26,7 +26,6 @@ OF_A_MODEL = frozenset(one.scope for one in ROUTES if "{model}" in one.path)
 WITH_A_MODEL = tuple(one.name for one in ROUTES if "{model}" in one.path)
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(s|min|h|day)")
 _MODEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|([a-z0-9][a-z0-9.-]*)?\*")
-_LEAF = "\ufffd"  # in the place of what is not known yet
 
 
 def rate_of(text: str) -> tuple[int, int]:
@@ -112,29 +111,6 @@ def secret(value: Any) -> Any:
     if not any(isinstance(leaf, (Secret, Unknown)) for leaf in leaves(value)):
         raise ValueError("a secret is not written into a spec; write ${secret.NAME}")
     return value
-
-
-def url(*schemes: str) -> Callable[[Any], Any]:
-    """A URL, which may be a secret or have one in it, but no password that everybody can read."""
-
-    begins = f"a URL here begins with {' or '.join(f'{one}://' for one in schemes)}"
-
-    def checked(value: Any) -> Any:
-        if isinstance(value, LEAVES) and not isinstance(value, Template):
-            return value
-        if not isinstance(value, (str, Template)):
-            raise ValueError(begins)  # noqa: TRY004 - a TypeError would not be said at its place
-        parts = value.parts if isinstance(value, Template) else (value,)
-        text = "".join(part if isinstance(part, str) else _LEAF for part in parts)
-        scheme, separator, _ = text.partition("://")
-        if _LEAF not in scheme and (not separator or scheme not in schemes):
-            raise ValueError(begins)
-        password = urlsplit(text).password
-        if password and _LEAF not in password:
-            raise ValueError("a password is not written into a spec; write ${secret.NAME} in its place")
-        return value
-
-    return checked
 
 
 def machine(url: str) -> str:

@@ -22,10 +22,10 @@ from gamma_orch.kinds.serving.bounds import (
     Rate,
     SomeTime,
     Time,
-    url,
 )
 from gamma_orch.spec.model import Item, Names
 from gamma_orch.spec.quantities import Share
+from gamma_orch.spec.urls import url
 from gamma_orch.spec.written_out import WrittenOut
 
 
