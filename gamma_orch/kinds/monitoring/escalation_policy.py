@@ -26,7 +26,7 @@ class Step(WrittenOut):
 
 
 class EscalationPolicySpec(WrittenOut):
-    alertmanager: str = "main"
+    alertmanager: str = "alertmanager"
     """The target: the name of an Alertmanager in environment.yaml."""
     match: dict[LabelName, str] = Field(default_factory=dict)
     """Which alerts, by their labels: severity: critical. Default: all."""

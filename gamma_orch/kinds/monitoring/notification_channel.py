@@ -77,7 +77,7 @@ class PagerDuty(WrittenOut):
 
 
 class NotificationChannelSpec(WrittenOut):
-    alertmanager: str = "main"
+    alertmanager: str = "alertmanager"
     """The target: the name of an Alertmanager in environment.yaml."""
     email: Email | None = None
     """By mail."""

@@ -59,7 +59,7 @@ class RuleTest(WrittenOut):
 
 
 class AlertRuleSpec(WrittenOut):
-    prometheus: str = "main"
+    prometheus: str = "prometheus"
     """The target: the name of a Prometheus in environment.yaml."""
     expr: str | None = None
     """What fires, in PromQL: each series of its result is an alert."""

@@ -32,7 +32,7 @@ metadata: {name: dev}
 spec:
   secrets: {hook: {env: HOOK}, mail: {generate: {length: 20}}}
   targets:
-    main: {type: prometheus, embedded: true, alertmanager: pager, interval: 1s}
+    prometheus: {type: prometheus, embedded: true, alertmanager: pager, interval: 1s}
     pager: {type: alertmanager, embedded: true}
 """
 # Somebody asks Prometheus what it cannot answer: a condition that a test can make and end.
@@ -153,7 +153,7 @@ class Place(WithPrometheus):
         self._over = threading.Event()
         self._breaking: threading.Thread | None = None
         self.pager = EmbeddedAlertmanager(state / "dev" / "alertmanager-pager", state / "tools")
-        self.server = EmbeddedPrometheus(state / "dev" / "prometheus-main", state / "tools", self.pager, "1s")
+        self.server = EmbeddedPrometheus(state / "dev" / "prometheus-prometheus", state / "tools", self.pager, "1s")
 
     def break_it(self) -> float:
         def nonsense() -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 ENVIRONMENT = """apiVersion: gamma/v1
 kind: Environment
 metadata: {name: dev}
-spec: {targets: {main: {type: prometheus, embedded: true}}}
+spec: {targets: {prometheus: {type: prometheus, embedded: true}}}
 """
 RULES = """apiVersion: gamma/v1
 kind: AlertRule
@@ -56,7 +56,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.server = EmbeddedPrometheus(
-            folder / ".gamma" / "dev" / "prometheus-main", folder / ".gamma" / "tools"
+            folder / ".gamma" / "dev" / "prometheus-prometheus", folder / ".gamma" / "tools"
         )
 
     def apply(self) -> Any:
@@ -111,7 +111,7 @@ def test_rules_are_run_and_the_next_plan_is_empty(place: Place) -> None:
     assert alerts[0]["labels"]["alertname"] == "watched"
     assert alerts[0]["labels"]["team"] == "ml"
     up = gamma(place.folder, "up", "-e", "dev")
-    assert f"Prometheus 'main' of dev runs on {place.server.url}" in up.out + up.err
+    assert f"Prometheus 'prometheus' of dev runs on {place.server.url}" in up.out + up.err
 
 
 def test_what_is_changed_by_hand_is_seen_and_healed(place: Place) -> None:
@@ -148,7 +148,7 @@ def test_what_prometheus_refuses_leaves_the_rules_of_before(place: Place) -> Non
     done = place.apply()
     assert done.code == 1
     said = done.out + done.err
-    assert "Prometheus 'main' refuses its configuration, and goes on with that of before" in said
+    assert "Prometheus 'prometheus' refuses its configuration, and goes on with that of before" in said
     assert "unclosed action" in said
     rules = place.rules()
     assert rules["gamma:dev:watched"]["annotations"] == {"summary": "Somebody looks."}
