@@ -36,7 +36,7 @@ class Prometheus(Reloaded):
 
     async def groups(self) -> list[Json]:
         """The groups of rules that it runs. Raises Temporary or Permanent."""
-        found = json.loads(await self.ask("GET", "/api/v1/rules?type=alert"))
+        found = json.loads(await self.ask("GET", "/api/v1/rules"))
         return list(found["data"]["groups"])
 
     async def put(self, file: str, text: str | None) -> None:

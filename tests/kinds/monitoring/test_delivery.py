@@ -153,7 +153,9 @@ class Place(WithPrometheus):
         self._over = threading.Event()
         self._breaking: threading.Thread | None = None
         self.pager = EmbeddedAlertmanager(state / "dev" / "alertmanager-pager", state / "tools")
-        self.server = EmbeddedPrometheus(state / "dev" / "prometheus-prometheus", state / "tools", self.pager, "1s")
+        self.server = EmbeddedPrometheus(
+            state / "dev" / "prometheus-prometheus", state / "tools", self.pager, "1s"
+        )
 
     def break_it(self) -> float:
         def nonsense() -> None:

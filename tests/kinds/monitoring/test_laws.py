@@ -10,7 +10,7 @@ import pytest
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.leaves import Secret
-from gamma_orch.kinds.monitoring import alert_rule, escalation_policy, notification_channel
+from gamma_orch.kinds.monitoring import alert_rule, escalation_policy, notification_channel, slo
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.references import plain
 from gamma_orch.targets import Targets
@@ -27,15 +27,18 @@ TARGETS = {
     "pager": {"type": "alertmanager", "embedded": True},
 }
 KINDS: Mapping[str, Kind] = {
-    one.name: one for one in (alert_rule.KIND, notification_channel.KIND, escalation_policy.KIND)
+    one.name: one for one in (alert_rule.KIND, slo.KIND, notification_channel.KIND, escalation_policy.KIND)
 }
+RULES = ("AlertRule", "SLO")
 HOOK = Secret("hook", "1")
 MAIL = {"to": ["a@x.org"], "from": "b@x.org", "server": "x:25", "user": "u", "password": HOOK}
+ERRORS = {"indicator": {"total": "x_total", "bad": "x_total{code='500'}"}}
+SLOW = {"indicator": {"latency": {"metric": "x_seconds", "below": "1s", "where": {"a": "b"}}}, "window": "7d"}
 NOW, LATER = {"channels": ["hook"]}, {"channels": ["hook"], "after": "5m"}
 
 
 def sample(kind: str, name: str, spec: Any, changed: Any) -> Sample:
-    where = {"prometheus": "metrics"} if kind == "AlertRule" else {"alertmanager": "pager"}
+    where = {"prometheus": "metrics"} if kind in RULES else {"alertmanager": "pager"}
 
     def made(said: Any) -> Any:
         return plain(KINDS[kind].spec.model_validate({**where, **said}, by_alias=True))
@@ -52,6 +55,10 @@ SAMPLES = {
             {"metric": "x", "above": 5, "for": "90s", "keepFiring": "5m", "summary": "x"},
             {"metric": "x", "unusual": {"by": "season"}, "summary": "y", "labels": {"team": "a"}},
         ),
+    ),
+    "SLO": (
+        sample("SLO", "a", {"objective": "99%", **ERRORS}, {"objective": "99.9%", **ERRORS}),
+        sample("SLO", "b", {"objective": 0.9, **SLOW}, {"objective": 0.9, "runbook": "https://x", **ERRORS}),
     ),
     "NotificationChannel": (
         sample(
@@ -107,7 +114,7 @@ def pager(root: Path) -> EmbeddedAlertmanager:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_keeps(kind: str, law: Law, root: Path) -> None:
-    server: LocalServer = prometheus(root) if kind == "AlertRule" else pager(root)
+    server: LocalServer = prometheus(root) if kind in RULES else pager(root)
     if server.state() is not State.ABSENT:
         server.destroy()
     targets = {name: dict(said) for name, said in TARGETS.items()}

@@ -14,7 +14,8 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import written
 from gamma_orch.core.resource import Resource
 from gamma_orch.kinds.monitoring import promql
-from gamma_orch.kinds.monitoring.alert_rule import KIND, group
+from gamma_orch.kinds.monitoring.alert_rule import KIND
+from gamma_orch.kinds.monitoring.alert_rule import rule as written_rule
 from gamma_orch.kinds.monitoring.rule_spec import AlertRuleSpec, expression
 from gamma_orch.kinds.monitoring.rules import alert_rules
 from gamma_orch.spec.durations import duration
@@ -86,7 +87,7 @@ def test_promtool_takes_the_same_tests(rule: Json, tmp_path: Path) -> None:
 
 def _promtool(wanted: Json, folder: Path) -> tuple[bool, str]:
     fields = KIND.traits.normalise(Address("AlertRule", "r"), wanted, lambda address: {})
-    [rules] = group({**fields, "annotations": {}}, "g")["groups"]
+    rules = {"name": "g", "rules": [written_rule({**fields, "annotations": {}})]}
     tests = [
         {
             "interval": f"{int(duration(test['every']).total_seconds())}s",
