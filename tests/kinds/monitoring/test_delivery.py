@@ -162,6 +162,8 @@ class Place(WithPrometheus):
             while not self._over.wait(0.3):
                 self.nonsense()
 
+        self.nonsense()  # or else the first one would begin a series, and increase nothing
+        time.sleep(7)
         self._over.clear()
         self._breaking = threading.Thread(target=nonsense)
         self._breaking.start()
@@ -202,8 +204,6 @@ def place(tmp_path: Path, sinks: Sinks, monkeypatch: pytest.MonkeyPatch) -> Iter
         done = found.apply()
         assert done.code == 0, done.err
         until(lambda: found.ask("/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
-        found.nonsense()  # or else the first one would begin a series, and increase nothing
-        time.sleep(7)
         yield found
     finally:
         found.mend_it()
@@ -300,6 +300,7 @@ def test_a_killed_alertmanager_is_started_again_and_tells(place: Place, sinks: S
     assert not sinks.of("hook")
     assert place.plan().code == 0  # which starts it
     until(lambda: sinks.of("hook"))
+    place.mend_it()
     assert gamma(place.folder, "down", "-e", "dev").code == 0
     assert place.pager.state() is State.STOPPED
 
