@@ -55,8 +55,8 @@ class Joined:
 
     def whole(self, data: bytes) -> None:
         """Nothing follows. What is held already is the word that a body may come (100)."""
-        head, self._head = self._head, b""
-        self._to.write(head + data if head else data)
+        self._head = self._head or b""
+        self.write(data)
 
     def close(self) -> None:
         self._flush()

@@ -49,14 +49,15 @@ class Reloaded:
         return await asyncio.to_thread(self._asked, method, path)
 
     async def reload(self) -> None:
-        """Raises Permanent where it refuses what it reads; then it goes on with what it had."""
+        """Of one that is ready. Raises Permanent where it refuses what it reads; then it goes on with what it
+        had."""
         self._wanted += 1
         mine = self._wanted
         async with self._lock:
             if self._loaded >= mine:
                 return
             upto = self._wanted  # all of these have written their files
-            await self.ask("POST", RELOAD)
+            await asyncio.to_thread(self._asked, "POST", RELOAD)
             self._loaded = upto
 
     def _asked(self, method: str, path: str) -> bytes:

@@ -53,10 +53,6 @@ class Alerts:
     def firing(self) -> set[Tags]:
         return {tags for tags, alert in self._active.items() if alert.fires}
 
-    @property
-    def pending(self) -> set[Tags]:
-        return self._active.keys() - self.firing
-
     def _labelled(self, tags: Tags) -> Tags:
         own = frozenset(one for one in tags if one[0] != NAME and one[0] not in self.rule.labels)
         return own | {one for one in self.rule.labels.items() if one[1]}

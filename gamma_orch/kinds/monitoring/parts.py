@@ -6,76 +6,46 @@ word, with secrets left out, which it does not tell.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields
 from gamma_orch.core.leaves import encode
-from gamma_orch.core.observation import ABSENT, Observation, Seen, Unreadable
-from gamma_orch.core.provider import Asked, ProviderError, Task
+from gamma_orch.core.observation import Observation, Seen
+from gamma_orch.core.provider import Task
+from gamma_orch.kinds.monitoring.on_server import ServerProvider
 from gamma_orch.spec.durations import duration
-from gamma_orch.targets import Targets
 from gamma_orch.targets.alertmanager import Alertmanager
 
 HIDDEN = "<secret>"
 
 
-class PartProvider:
-    KIND: ClassVar[str]
+class PartProvider(ServerProvider[Alertmanager]):
+    PLACE = "alertmanager"
 
-    def __init__(self, targets: Targets) -> None:
-        self._targets = targets
-
+    @abstractmethod
     def render(self, name: str, fields: Json) -> dict[str, list[Json]]:
         """`receivers` and `routes`, of fields whose secrets are revealed."""
-        raise NotImplementedError
-
-    async def observe(self, asked: Sequence[Asked]) -> Mapping[Address, Observation]:
-        places = {one.address: _places(one) for one in asked}
-        names = sorted({name for found in places.values() for name in found})
-        looked = dict(zip(names, await asyncio.gather(*map(self._look, names)), strict=True))
-        found = {one.address: _found(one.address, [looked[n] for n in places[one.address]]) for one in asked}
-        for one in looked.values():  # those that no spec names any more
-            if isinstance(one, dict):
-                found |= {address: seen for address, seen in one.items() if address not in found}
-        return found
 
     async def apply(self, task: Task) -> None:
         """Raises Temporary, or Permanent where Alertmanager refuses it; then it goes by what was before."""
-        fields, name = task.fields, task.address.name
-        part = self.render(self._mark(name), task.reveal(dict(fields)))
-        said = {**part, "fields": encode(dict(fields)), "kind": self.KIND, "name": name}
-        await self._targets.alertmanager(fields["alertmanager"]).put(self._file(name), said)
-        for before in (task.recorded, task.live):  # it has moved to another server
-            if before and before["alertmanager"] != fields["alertmanager"]:
-                await self._targets.alertmanager(before["alertmanager"]).put(self._file(name), None)
+        name, fields = task.address.name, dict(task.fields)
+        part = self.render(mark(self._targets.environment, name), task.reveal(fields))
+        await self._have(task, {**part, "fields": encode(fields), "kind": self.KIND, "name": name})
 
-    async def delete(self, task: Task) -> None:
-        for place in {one["alertmanager"] for one in (task.recorded, task.live) if one}:
-            alertmanager = self._targets.alertmanager(place)
-            if alertmanager.exists:
-                await alertmanager.put(self._file(task.address.name), None)
+    def _server(self, name: str) -> Alertmanager:
+        return self._targets.alertmanager(name)
 
-    def _file(self, name: str) -> str:
-        return f"{self.KIND}-{name}"
+    async def _put(self, server: Alertmanager, name: str, content: Any) -> None:
+        await server.put(f"{self.KIND}-{name}", content)
 
-    def _mark(self, name: str) -> str:
-        return mark(self._targets.environment, name)
-
-    async def _look(self, name: str) -> "dict[Address, Observation] | Unreadable":
-        try:
-            alertmanager = self._targets.alertmanager(name)
-            if not await asyncio.to_thread(lambda: alertmanager.exists):
-                return {}
-            return await self._seen(alertmanager)
-        except ProviderError as error:
-            return Unreadable(str(error))
-
-    async def _seen(self, alertmanager: Alertmanager) -> dict[Address, Observation]:
-        running = await alertmanager.running()
-        parts = await asyncio.to_thread(alertmanager.parts)
+    async def _seen(self, name: str, server: Alertmanager) -> dict[Address, Observation]:
+        running = await server.running()
+        parts = await asyncio.to_thread(server.parts)
         found: dict[Address, Observation] = {}
         for part in parts.values():
             if part["kind"] == self.KIND:
@@ -129,8 +99,6 @@ def _same_time(wanted: Json, found: Json) -> bool:
 
 
 def _seconds(text: str) -> float:
-    import re
-
     parts = re.findall(r"(\d+)(ms|[smhdwy])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(text)
@@ -144,17 +112,3 @@ def _same_matcher(wanted: Json, found: Json) -> bool:
         and isinstance(found, str)
         and wanted.replace(" ", "") == found.replace(" ", "")
     )
-
-
-def _places(one: Asked) -> list[str]:
-    known = (fields["alertmanager"] for fields in (one.recorded, one.wanted) if fields)
-    return list(dict.fromkeys(known))
-
-
-def _found(address: Address, looked: Sequence["dict[Address, Observation] | Unreadable"]) -> Observation:
-    for one in looked:
-        if isinstance(one, Unreadable):
-            return one
-        if address in one:
-            return one[address]
-    return ABSENT

@@ -55,10 +55,8 @@ def _rule(address: Address, spec: Json) -> Iterator[Diagnostic]:
     except promql.BadExpression as error:
         yield wrong(EXPRESSION, f"this is no expression of a rule: {error}", field)
         return
-    for name in sorted(parsed.metrics):
-        if name.startswith(OURS) and name not in exposed.SERIES:
-            hint = did_you_mean(name, sorted(exposed.SERIES))
-            yield wrong(UNKNOWN, f"nobody exposes the metric {name}", field, hint=hint)
+    for says, hint in unknown(parsed.metrics):
+        yield wrong(UNKNOWN, says, field, hint=hint)
     if not parsed.compares:
         says = "it compares nothing: it fires whenever its series are there"
         hint = "add a comparison, such as > 0"
@@ -78,6 +76,13 @@ def _rule(address: Address, spec: Json) -> Iterator[Diagnostic]:
         says = f"there is no test in which {address} fires, so nobody knows whether it can"
         hint = "add one to `tests`, with `series` that should be told of and the alerts in `fires`"
         yield wrong(UNTESTED, says, "tests" if spec["tests"] else field, hint=hint, severity=Severity.WARNING)
+
+
+def unknown(metrics: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What is said of each that nobody exposes, with a hint."""
+    for name in sorted(metrics):
+        if name.startswith(OURS) and name not in exposed.SERIES:
+            yield f"nobody exposes the metric {name}", did_you_mean(name, sorted(exposed.SERIES))
 
 
 def _filled(text: str) -> set[str]:
