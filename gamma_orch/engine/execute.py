@@ -29,7 +29,7 @@ from gamma_orch.engine.journal import Journal
 from gamma_orch.engine.progress import Status, StepResult, Watcher
 from gamma_orch.engine.secrets import Secrets
 from gamma_orch.engine.survey import Survey
-from gamma_orch.engine.world import World
+from gamma_orch.engine.world import World, defect
 from gamma_orch.store.errors import StoreError
 
 ATTEMPTS = 6  # of one effect; with the waits below, at most about a minute
@@ -140,7 +140,7 @@ class Execution:
                 result = StepResult(step, Status.FAILED, time.monotonic() - started, str(error))
                 events = await self.journal.append(self._event(Type.FAILED, step, {"error": str(error)}))
             except Exception as error:  # noqa: BLE001 - a defect in a provider stops its branch, not the run
-                text = f"The provider of {step.address.kind} failed: {type(error).__name__}."
+                text = f"The provider of {step.address.kind} failed: {defect(error)}."
                 result = StepResult(step, Status.FAILED, time.monotonic() - started, text)
                 events = await self.journal.append(self._event(Type.FAILED, step, {"error": text}))
             self.watcher.finished(result)

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 OBSERVE_SECONDS = 30.0
 
 
+def defect(error: Exception) -> str:
+    """What a provider raised that it should not have, and where: never its text, which may hold a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    return f"{type(error).__name__} at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
+
+
 class World:
     def __init__(self, kinds: Callable[[str], Kind | None], targets: "Targets") -> None:
         self._kinds = kinds
@@ -71,7 +81,7 @@ class World:
             return _unreadable(asked, str(error))
         except Exception as error:  # noqa: BLE001 - a defect in one provider must not hide the other kinds
             # Only its type: the text may hold a URL with its password.
-            return _unreadable(asked, f"the provider of {kind} failed: {type(error).__name__}")
+            return _unreadable(asked, f"the provider of {kind} failed: {defect(error)}")
         return (
             {**_unreadable(missing, f"the provider of {kind} gave no answer"), **answer}
             if missing

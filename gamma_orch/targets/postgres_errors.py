@@ -4,6 +4,7 @@ No text contains a password, a parameter or the user part of a URL. Called by `t
 """
 
 import socket
+import traceback
 
 from gamma_orch.core.provider import Permanent, ProviderError, Temporary
 
@@ -68,11 +69,21 @@ def _of_speaking(error: BaseException, where: str) -> ProviderError | None:
             | TimeoutError()
         ):
             return Temporary(f"{where} cannot be reached: {said(error)}. Check that it runs, and the target.")
+        case AttributeError() if error.obj is None and _raised_in("asyncpg", error):
+            # It lets a lost connection go while others are still in the middle of using it.
+            return Temporary(f"{where} cannot be reached: the connection was lost. Check that it runs.")
         case asyncpg.InsufficientPrivilegeError():
             return Permanent(f"{where} refuses: {said(error)}. The target's user lacks that right.")
         case asyncpg.PostgresError():
             return Permanent(f"{where} refuses: {said(error)}.")
     return None
+
+
+def _raised_in(package: str, error: BaseException) -> bool:
+    last = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        last = frame
+    return last is not None and str(last.f_globals.get("__name__")).partition(".")[0] == package
 
 
 def said(error: BaseException) -> str:

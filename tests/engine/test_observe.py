@@ -1,6 +1,7 @@
 """The world as the engine asks it: every kind at once, and whoever fails, fails alone."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,10 +20,16 @@ from tests.engine.bench import Limits, kind
 
 A, B = Address("One", "a"), Address("One", "b")
 Z = Address("Other", "z")
+PLACE = r" at [\w.]+:\d+"  # of a defect: module and line
 
 
 def asked(*addresses: Address) -> list[Asked]:
     return [Asked(address, None, None) for address in addresses]
+
+
+def why(observation: Observation) -> str:
+    assert isinstance(observation, Unreadable)
+    return observation.error
 
 
 class Answers:
@@ -115,17 +122,18 @@ async def test_a_read_that_hangs_is_unreadable_for_its_kind_alone(monkeypatch: p
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (Permanent("Target 'main' is not declared."), "Target 'main' is not declared."),
-        (ValueError("postgresql://u:hunter2@h/d"), "the provider of One failed: ValueError"),
-        (KeyError("hunter2"), "the provider of One failed: KeyError"),
+        (Permanent("Target 'main' is not declared."), r"Target 'main' is not declared\."),
+        (ValueError("postgresql://u:hunter2@h/d"), "the provider of One failed: ValueError" + PLACE),
+        (KeyError("hunter2"), "the provider of One failed: KeyError" + PLACE),
         ({}, "the provider of One gave no answer"),
-        (None, "the provider of One failed: TypeError"),
+        (None, "the provider of One failed: TypeError" + PLACE),
     ],
     ids=["says why", "a defect", "another", "nothing", "no mapping"],
 )
 async def test_a_provider_that_fails_hides_no_other(answer: Any, says: str):
     found = await world(One=Answers(answer), Other=Answers(WELL)).observe(asked(A, Z))
-    assert found == {A: Unreadable(says), **WELL}
+    assert found == {A: found[A], **WELL}
+    assert re.fullmatch(says, why(found[A]))
 
 
 async def test_too_little_of_an_answer_is_completed_and_not_replaced():
@@ -139,7 +147,8 @@ async def test_a_provider_that_cannot_be_opened_hides_no_other():
 
     kinds = {"One": kind(fails, "One"), "Other": kind(lambda targets: Answers(WELL), "Other")}
     found = await World(kinds.get, Limits()).observe(asked(A, Z))  # type: ignore[arg-type]
-    assert found == {A: Unreadable("the provider of One failed: RuntimeError"), **WELL}
+    assert found == {A: found[A], **WELL}
+    assert re.fullmatch("the provider of One failed: RuntimeError" + PLACE, why(found[A]))
 
 
 async def test_a_kind_that_nobody_provides():

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,18 @@ async def test_a_defect_of_ours_stays_what_it_is(opened: Opened):
     with pytest.raises(ZeroDivisionError):
         async with opened.targets.postgres("main").connection():
             raise ZeroDivisionError
+
+
+async def test_a_connection_lost_in_the_middle_of_its_use_may_pass(opened: Opened):
+    async def with_it(use: Callable[[Any], Any]) -> None:
+        async with opened.targets.postgres("main").session() as connection:
+            connection.terminate()
+            use(connection)
+
+    with pytest.raises(Temporary, match="cannot be reached: the connection was lost"):
+        await with_it(lambda connection: connection.get_server_pid())  # asyncpg asks nothing for it
+    with pytest.raises(AttributeError):  # the same mistake of ours is none of the server's
+        await with_it(lambda connection: None.get_server_pid())  # type: ignore[attr-defined]
 
 
 async def test_unknown_targets_are_named_with_the_nearest(opened: Opened):
