@@ -2,13 +2,13 @@
 
     python -m benchmarks.serving [--peers VENV] [--seconds N] [--workers N]
 
-The model is `sentiment` at level advanced, as `benchmarks.models` has built it (run that first: else it is
-built here, for an hour). Ours is a Service of a project that is written here, with keys, an exact limit for
-each caller, metrics and an access log, brought up by `gamma apply`. Each server is asked by `wrk` with 64
-connections on the same machine: once so that 95 of 100 requests are for 500 texts that are asked again and
-again and five for new ones, and once with new texts only. Ours is asked a third time, for texts that are
-drawn from 10,000 by Zipf's law with the exponent 1.1; how many answers came from a cache is its own count,
-after a warm-up. `--peers`: a virtual environment with litserve, bentoml, onnxruntime, openvino, tokenizers.
+The model is `sentiment` at level advanced, of the candidates that `benchmarks.models` has built (run that
+first: else they are built here, for an hour) the fastest for such texts. Ours is a Service of a project that
+is written here, with keys, an exact limit for each caller, metrics and an access log, brought up by `gamma
+apply`. Each server is asked by `wrk` with 64 connections on the same machine: once so that 95 of 100 requests
+are for 500 texts that are asked again and again and five for new ones, and once with new texts only. Ours is
+asked a third time, for texts that are drawn from 10,000 by Zipf's law with the exponent 1.1; how many answers
+came from a cache is its own count, after a warm-up. `--peers`: a virtual environment with litserve, bentoml, onnxruntime, openvino, tokenizers.
 
 Processor time is that of the server's own processes, children included, by the kernel's count; Valkey's
 stands beside. Memory is the proportional set size of the same processes after the run.
@@ -42,6 +42,8 @@ from gamma_orch.targets.supervised import Supervised, Supervisor
 CONNECTIONS = 64
 HOT, NEW_IN = 500, 20  # texts asked again and again; every so many requests one is new
 ZIPF, TEXTS = 1.1, 10_000
+# What the model has to be fast at: some texts of some 20 tokens, each batch another number of them.
+TRAFFIC: dict[str, Any] = {"batches": [1, 2, 4], "lengths": [24], "traffic": "mixed"}
 AGAIN, NEW, DRAWN = "95 % again", "new texts", "Zipf"
 LUA = """
 local n, seed = 0, {seed}
@@ -170,11 +172,15 @@ def write_project(folder: Path, models: Path, port: int, workers: int) -> None:
     path = folder / "specs" / "models.yaml"
     documents = list(yaml.safe_load_all(path.read_text()))
     path.unlink()
-    kept = [d for d in documents if d["kind"] == "Dataset" or d["metadata"]["name"] == "sentiment-advanced"]
+    [data] = [d for d in documents if d["kind"] == "Dataset"]
+    [served] = [d for d in documents if d["metadata"]["name"] == "sentiment-advanced"]
+    served["metadata"]["name"] = "sentiment"
+    served["spec"]["benchmark"] = {"seconds": 3.0, **TRAFFIC}
+    kept = [data, served]
     service: dict[str, Any] = {
         "listen": {"port": port},
         "workers": workers,
-        "models": [{"name": "sentiment", "versions": [{"model": "sentiment-advanced"}]}],
+        "models": [{"name": "sentiment", "versions": [{"model": "sentiment"}]}],
         "cache": "answers",
         "limits": {"each": {"by": "principal", "rate": "1000000/s"}},
         "auth": {
@@ -205,7 +211,7 @@ def write_project(folder: Path, models: Path, port: int, workers: int) -> None:
 def model(models: Path) -> Path:
     """The folder of the artifact that ours serves."""
     store = Artifacts(str(models / ".gamma" / "artifacts"), models / ".gamma" / "builds")
-    body = store.pointer("dev", "Model/sentiment-advanced")
+    body = store.pointer("dev", "Model/sentiment")
     artifact = store.find(body["key"]) if body else None
     assert artifact is not None
     return store.folder(artifact)

@@ -68,6 +68,8 @@ class Recipe:
             "threads": self.fields["target"]["threads"],
             "host": self.host,
         }
+        if said["traffic"] != "steady":
+            params["traffic"] = said["traffic"]
         if self.task in GENERATES:
             params["generate"] = {"prompt": min(said["lengths"]), "new": said["newTokens"]}
         return derive(self.versions, "benchmark", params, model=of, baseline=self.reference)

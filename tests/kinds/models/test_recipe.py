@@ -87,6 +87,19 @@ def test_another_machine_measures_again_and_builds_nothing():
     assert here.evaluation(built, "test").key == there.evaluation(built, "test").key
 
 
+def test_other_traffic_is_measured_again_and_builds_nothing():
+    steady, mixed = made(model(benchmark={})), made(model(benchmark={"traffic": "mixed"}))
+    assert keys(steady) == keys(mixed)
+    built = steady.rungs[0].candidates[0].built
+    assert mixed.benchmark(built).params == {**steady.benchmark(built).params, "traffic": "mixed"}
+
+
+def test_one_shape_alone_is_no_mixture():
+    one = {"traffic": "mixed", "batches": [1, 1], "lengths": [32]}
+    with pytest.raises(ValueError, match="mixed traffic needs two shapes or more"):
+        fields(model(benchmark=one))
+
+
 def test_where_something_lies_is_no_part_of_what_it_is():
     """A pinned path gives the keys of its content: this is what lets two checkouts share a store."""
     here, there = fields(model(source={"path": "a/mini"})), fields(model(source={"path": "b/mini"}))

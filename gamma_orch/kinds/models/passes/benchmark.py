@@ -3,6 +3,7 @@
     inputs  model: a model folder; baseline (optional): the model that it is compared with
     params  {"batches": [1, 16], "lengths": [32, 128], "threads": 1, "seconds": 1.0 (each shape and model, at
              least), "concurrency": [1], "generate": {"prompt": 64, "new": 32} for models that write,
+             "traffic": "mixed" for shapes that take turns (a run never follows one of its own shape),
              "host": its fingerprint, which is only here to be part of the key}
     out     benchmark.json, the facts
     facts   of each model: load seconds, memory, size, p50 and p95 of each shape by both clocks, texts/s,
@@ -159,38 +160,43 @@ Found = Mapping[str, Any]
 
 
 class Passes:
-    """One shape: passes over a batch of full rows."""
+    """Passes over batches of full rows: of one shape over and over, or of several by turns."""
 
-    def __init__(self, batch: int, length: int) -> None:
-        self.batch, self.length = batch, length
-        self.text = f"batch {batch}, length {length}"
+    def __init__(self, *shapes: tuple[int, int]) -> None:
+        """`shapes`: rows and tokens of each."""
+        self.shapes = shapes
+        by_turns = " by turns" if len(shapes) > 1 else ""
+        self.text = "; ".join(f"batch {batch}, length {length}" for batch, length in shapes) + by_turns
 
     def measure(self, processes: Processes, params: Json) -> Found:
-        seconds = params.get("seconds") or 1.0
-        shape = {"batch": self.batch, "length": self.length}
+        seconds = (params.get("seconds") or 1.0) * len(self.shapes)
         for process in processes.values():
-            process.ask("passes", **shape, seconds=min(0.1, seconds / TURNS), least=WARM)
-        found: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in processes}
+            process.ask("passes", shapes=self.shapes, seconds=min(0.1, seconds / TURNS), least=WARM)
+        found: dict[str, list[dict[str, list[float]]]] = {
+            name: [{"wall": [], "cpu": []} for _ in self.shapes] for name in processes
+        }
         while any(_open(times, seconds) for times in found.values()):
             for name, process in processes.items():
                 # Both go on until both are done: a slice of one alone would be no comparison.
-                times = process.ask("passes", **shape, seconds=seconds / TURNS, least=1)
-                for clock in times:
-                    found[name][clock] += times[clock]
+                answer = process.ask("passes", shapes=self.shapes, seconds=seconds / TURNS, least=1)
+                for kept, times in zip(found[name], answer["shapes"], strict=True):
+                    for clock in times:
+                        kept[clock] += times[clock]
         return found
 
     def keep(self, into: dict[str, Any], found: Any) -> None:
-        wall = _spread(found["wall"])
-        into["shapes"].append(
-            {
-                "batch": self.batch,
-                "length": self.length,
-                "runs": len(found["wall"]),
-                "wallMs": wall,
-                "cpuMs": _spread(found["cpu"]),
-                "textsPerSecond": _round(self.batch / wall["p50"] * 1e3),
-            }
-        )
+        for (batch, length), times in zip(self.shapes, found, strict=True):
+            wall = _spread(times["wall"])
+            into["shapes"].append(
+                {
+                    "batch": batch,
+                    "length": length,
+                    "runs": len(times["wall"]),
+                    "wallMs": wall,
+                    "cpuMs": _spread(times["cpu"]),
+                    "textsPerSecond": _round(batch / wall["p50"] * 1e3),
+                }
+            )
 
 
 class Writing:
@@ -264,9 +270,11 @@ class Together:
 
 def _steps(params: Json, task: str) -> Iterator[Passes | Writing | Together]:
     lengths = params.get("lengths") or [32, 128]
-    for batch in params.get("batches") or [1, 16]:
-        for length in lengths:
-            yield Passes(batch, length)
+    shapes = [(batch, length) for batch in params.get("batches") or [1, 16] for length in lengths]
+    if params.get("traffic") == "mixed":
+        yield Passes(*shapes)
+    else:
+        yield from map(Passes, shapes)
     generate = params.get("generate")
     if generate and task in ("text-generation", "summarization"):
         yield Writing(generate["prompt"], generate["new"])
@@ -276,8 +284,9 @@ def _steps(params: Json, task: str) -> Iterator[Passes | Writing | Together]:
                 yield Together(requests, length)
 
 
-def _open(times: Mapping[str, Sequence[float]], seconds: float) -> bool:
-    return len(times["wall"]) < LEAST or sum(times["wall"]) < seconds
+def _open(shapes: Sequence[Mapping[str, Sequence[float]]], seconds: float) -> bool:
+    fewest = min(len(times["wall"]) for times in shapes)
+    return fewest < LEAST or sum(sum(times["wall"]) for times in shapes) < seconds
 
 
 def _fits(opened: Json, params: Json) -> None:

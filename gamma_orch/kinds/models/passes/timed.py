@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -59,18 +59,19 @@ class Subject:
             "loaded": resident,
         }
 
-    def passes(self, batch: int, length: int, seconds: float, least: int) -> Json:
-        """Passes over one batch of full rows, for so long and at least so often: the times of each."""
-        ids, mask = self._ids(batch, length)
-        walls: list[float] = []
-        cpus: list[float] = []
+    def passes(self, shapes: Sequence[tuple[int, int]], seconds: float, least: int) -> Json:
+        """Passes over full rows, a batch of each shape in turn, for so long and at least so often: the times
+        of each, by shape."""
+        batches = [self._ids(batch, length) for batch, length in shapes]
+        times: list[dict[str, list[float]]] = [{"wall": [], "cpu": []} for _ in shapes]
         end = time.perf_counter() + seconds
-        while len(walls) < least or time.perf_counter() < end:
-            wall, cpu = time.perf_counter(), time.process_time()
-            self._once(ids, mask)
-            cpus.append(time.process_time() - cpu)
-            walls.append(time.perf_counter() - wall)
-        return {"wall": walls, "cpu": cpus}
+        while len(times[-1]["wall"]) < least or time.perf_counter() < end:
+            for (ids, mask), kept in zip(batches, times, strict=True):
+                wall, cpu = time.perf_counter(), time.process_time()
+                self._once(ids, mask)
+                kept["cpu"].append(time.process_time() - cpu)
+                kept["wall"].append(time.perf_counter() - wall)
+        return {"shapes": times}
 
     def write(self, prompt: int, new: int) -> Json:
         """One text of `new` tokens after `prompt` tokens, greedy, whatever ends it would have: time until the

@@ -10,7 +10,7 @@ import pytest
 from gamma_orch.core.canonical import Json, canonical
 from gamma_orch.core.provider import Permanent
 from gamma_orch.kinds.models.job import Job
-from gamma_orch.kinds.models.passes import benchmark
+from gamma_orch.kinds.models.passes import benchmark, timed
 from tests.kinds.models.passes.graphs import hand_made
 from tests.kinds.models.tiny import tiny
 
@@ -58,6 +58,26 @@ def test_a_small_graph_beside_a_large_one(tmp_path: Path):
         assert one["memory"]["own"] == one["memory"]["peak"] - one["memory"]["floor"]
         assert one["load"]["seconds"] > 0
         assert [(at["requests"], at["length"]) for at in one["concurrency"]] == [(2, 8), (2, 32)]
+
+
+def test_mixed_traffic_never_runs_a_shape_after_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = timed.Subject(small(tmp_path / "m"), 1)
+    subject.load()
+    ran: list[tuple[int, ...]] = []
+    monkeypatch.setattr(subject, "_once", lambda ids, mask: ran.append(ids.shape))
+    shapes = [(1, 8), (1, 16), (2, 8)]
+    answer = subject.passes(shapes, 0, 4)
+    assert ran == shapes * 4
+    assert [len(times["wall"]) for times in answer["shapes"]] == [4, 4, 4]
+
+
+def test_mixed_traffic_has_figures_for_each_shape(tmp_path: Path):
+    facts = run(tmp_path, small(tmp_path / "a"), small(tmp_path / "b", wide=1500), traffic="mixed")
+    shapes = [(1, 8), (1, 32), (4, 8), (4, 32)]
+    assert [(one["batch"], one["length"]) for one in facts["model"]["shapes"]] == shapes
+    assert [(one["batch"], one["length"]) for one in facts["ratios"]["shapes"]] == shapes
+    assert all(one["runs"] >= benchmark.LEAST for one in facts["baseline"]["shapes"])
+    assert facts["speedup"] > 2
 
 
 def test_a_process_has_only_the_runtime_that_its_model_needs(tmp_path: Path):
