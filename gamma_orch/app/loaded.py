@@ -7,6 +7,8 @@ Called by `serving` in a thread of its own while the worker answers by what it h
 - What is given back has run once alone and once as a full batch: its first answer is not its slowest.
 """
 
+import contextlib
+import ctypes
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,7 +179,15 @@ def _warmed(
         raise Broken(str(error)) from error
     except Exception as error:
         raise Broken(f"It cannot be run here: {error}.") from error
+    trim()
     return loaded
+
+
+def trim() -> None:
+    """Give the machine what is free: glibc keeps what loading took for a moment. Of a MiniLM in INT8 on ONNX
+    Runtime that is 13 of 141 MB."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _faults(folder: Path, files: Mapping[str, str]) -> Iterator[str]:

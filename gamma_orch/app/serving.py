@@ -341,6 +341,7 @@ def _parts(bundle: Bundle) -> Iterator[tuple[str, Model, Version, Adapter | None
 
 async def _closed(gone: Iterable[Served], drain: float) -> None:
     await asyncio.gather(*(served.aclose(drain) for served in gone))
+    await asyncio.to_thread(loaded.trim)
 
 
 async def _all(asked: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

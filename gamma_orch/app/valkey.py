@@ -22,9 +22,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
 # Of redis-py only the reading of the URL and of its TLS options is used; packing and parsing are hiredis',
 # which redis-py packs and parses by too. Measured, 64 at once, microseconds of CPU for one EVALSHA: 14.8 by a
@@ -71,7 +71,7 @@ class Valkey:
         """`url`: redis://, rediss:// (with redis-py's ssl_* options) or unix://, with user and password.
         `waiting`: commands without an answer, at most. Raises ValueError for what is no such URL."""
         try:
-            options: dict[str, Any] = {**parse_url(url)}
+            options = _options(url)
             self._tls = _tls(options)
         except (ValueError, TypeError, OSError) as error:
             # Neither the URL nor the library's words for what is wrong with it: there is a password in it.
@@ -359,7 +359,27 @@ class _Wire(asyncio.Protocol):
         self.end("The connection to Valkey was cut off.")
 
 
+def _options(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        from redis.asyncio.connection import parse_url
+
+        return {**parse_url(url)}
+    # A server on this machine, as Gamma runs one: redis-py would be 8 MB of each worker, for this line.
+    found: dict[str, Any] = {"path": unquote(parts.path)}
+    for name, value in (("username", parts.username), ("password", parts.password)):
+        if value:
+            found[name] = unquote(value)
+    if db := parse_qs(parts.query).get("db"):
+        found["db"] = int(db[0])
+    return found
+
+
 def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:
+    if "connection_class" not in options:
+        return None
+    from redis.asyncio.connection import SSLConnection
+
     if options.get("connection_class") is not SSLConnection:
         return None
     named = {name: value for name, value in options.items() if name.startswith("ssl_")}
