@@ -2,13 +2,14 @@
 
     python -m benchmarks.serving [--peers VENV] [--seconds N] [--workers N]
 
-The model is `sentiment` at level ultra, of the candidates that `benchmarks.models` has built (run that
-first: else they are built here, for an hour) the fastest for such texts. Ours is a Service of a project that
-is written here, with keys, an exact limit for each caller, metrics and an access log, brought up by `gamma
+The model is `sentiment` at level ultra, of the candidates that `benchmarks.models` has built (run that first:
+else they are built here, for an hour) the fastest for such texts. Ours is a Service of a project that is
+written here, with keys, an exact limit for each caller, metrics and an access log, brought up by `gamma
 apply`. Each server is asked by `wrk` with 64 connections on the same machine: once so that 95 of 100 requests
 are for 500 texts that are asked again and again and five for new ones, and once with new texts only. Ours is
 asked a third time, for texts that are drawn from 10,000 by Zipf's law with the exponent 1.1; how many answers
-came from a cache is its own count, after a warm-up. `--peers`: a virtual environment with litserve, bentoml, onnxruntime, openvino, tokenizers.
+came from a cache is its own count, after a warm-up. `--peers`: a virtual environment with litserve, bentoml,
+onnxruntime, openvino, tokenizers.
 
 Processor time is that of the server's own processes, children included, by the kernel's count; Valkey's
 stands beside. Memory is the proportional set size of the same processes after the run.
