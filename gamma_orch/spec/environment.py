@@ -53,6 +53,9 @@ class TargetSpec(Spec):
     """Where it is; a password in it comes from ${secret.…}."""
     rules: str | None = Field(default=None, min_length=1)
     """Prometheus by its url: the folder that its `rule_files` read (`FOLDER/*.yml`), from here."""
+    scrapes: str | None = Field(default=None, min_length=1)
+    """Prometheus by its url: the folder that its `scrape_config_files` read (`FOLDER/*.yml`), from here.
+    Without it nothing is collected for it."""
     alertmanager: str | None = Field(default=None, min_length=1)
     """An embedded Prometheus: the name of the target that it sends alerts to."""
     interval: Duration = timedelta(seconds=5)
@@ -67,8 +70,9 @@ class TargetSpec(Spec):
         has, wants = self.rules is not None, self.type == "prometheus" and not self.embedded
         if wants and not has:
             raise ValueError("A Prometheus by its url needs the folder that it reads `rules` from.")
-        if has and not wants:
-            raise ValueError("`rules` is for a Prometheus by its url: an embedded one has its own folder.")
+        if (has or self.scrapes is not None) and not wants:
+            name = "rules" if has else "scrapes"
+            raise ValueError(f"`{name}` is for a Prometheus by its url: an embedded one has its own folder.")
         if self.alertmanager is not None and (self.type != "prometheus" or not self.embedded):
             raise ValueError("`alertmanager` is for an embedded Prometheus.")
         if self.type == "alertmanager" and not self.embedded:

@@ -16,6 +16,7 @@ from gamma_orch.targets.postgres_errors import MissingDatabase
 if TYPE_CHECKING:
     from gamma_orch.targets.alertmanager import Alertmanager
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
+    from gamma_orch.targets.exporter import Exporter
     from gamma_orch.targets.postgres import Postgres
     from gamma_orch.targets.prometheus import Prometheus
 
@@ -61,6 +62,7 @@ class Targets:
         self._postgres: dict[str, Postgres] = {}
         self._prometheus: dict[str, Prometheus] = {}
         self._alertmanager: dict[str, Alertmanager] = {}
+        self._exporter: Exporter | None = None
 
     def postgres(self, name: str) -> "Postgres":
         """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
@@ -92,7 +94,8 @@ class Targets:
                 self._prometheus[name] = Prometheus(name, server)
             else:
                 url, rules = str(self._reveal(declared["url"])), str(self.state.parent / declared["rules"])
-                self._prometheus[name] = Prometheus(name, None, url, rules)
+                scrapes = str(self.state.parent / declared["scrapes"]) if declared.get("scrapes") else ""
+                self._prometheus[name] = Prometheus(name, None, url, rules, scrapes)
         return self._prometheus[name]
 
     def alertmanager(self, name: str) -> "Alertmanager":
@@ -107,6 +110,28 @@ class Targets:
             server = EmbeddedAlertmanager(self._home("alertmanager", name), self.state / "tools")
             self._alertmanager[name] = Alertmanager(name, server)
         return self._alertmanager[name]
+
+    def exporter(self) -> "Exporter":
+        """The one of this environment."""
+        if self._exporter is None:
+            from gamma_orch.targets.exporter import Exporter
+
+            self._exporter = Exporter(self.state / self.environment)
+        return self._exporter
+
+    def postgres_at(self, name: str) -> dict[str, str]:
+        """Where the PostgreSQL server of that name is, for another process, which must not start it: `home`,
+        the folder of an embedded one, or `url`, with its password. Permanent where none is declared."""
+        declared = self._declared.get(name)
+        if declared is None or declared.get("type") != "postgres":
+            raise Permanent(self._unknown(name, "postgres", "PostgreSQL"))
+        if (url := declared.get("url")) is not None:
+            return {"url": str(self._reveal(url))}
+        return {"home": str(self._home("postgres", name))}
+
+    def valkey_home(self) -> str:
+        """The folder of the Valkey that Gamma runs for caches, for another process."""
+        return str(self._home("valkey", "main"))
 
     def _home(self, kind: str, name: str) -> Path:
         return self.state / self.environment / f"{kind}-{name}"

@@ -1,4 +1,5 @@
-"""A Prometheus as the kinds of monitoring see it: the rules that it runs, and the folder that they come from.
+"""A Prometheus as the kinds of monitoring see it: the rules that it runs, what it scrapes, and the folders
+that both come from.
 
 One `Prometheus` a target, made by `targets.Targets`. What always holds: what it runs is asked of itself, and
 never read from the folder; a change that it refuses is taken back before anybody is told.
@@ -10,8 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, Temporary
+from gamma_orch.targets.embedded_prometheus import parsed
 from gamma_orch.targets.reloaded import Reloaded
 
 if TYPE_CHECKING:
@@ -20,11 +24,20 @@ if TYPE_CHECKING:
 
 class Prometheus(Reloaded):
     def __init__(
-        self, name: str, server: "EmbeddedPrometheus | None", url: str = "", rules: str = ""
+        self,
+        name: str,
+        server: "EmbeddedPrometheus | None",
+        url: str = "",
+        rules: str = "",
+        scrapes: str = "",
     ) -> None:
-        """`server`: the embedded one; or a `url`, and the folder of `rules` that its configuration names."""
+        """`server`: the embedded one; or a `url`, and the folders of `rules` and `scrapes` that its
+        configuration names."""
         super().__init__(f"Prometheus {name!r}", server, url)
+        self._server = server
         self.rules = server.rules if server is not None else Path(rules)
+        self._scrapes = server.scrapes if server is not None else Path(scrapes) if scrapes else None
+        self._writing = asyncio.Lock()
 
     async def ready(self) -> None:
         await super().ready()
@@ -39,18 +52,57 @@ class Prometheus(Reloaded):
         found = json.loads(await self.ask("GET", "/api/v1/rules"))
         return list(found["data"]["groups"])
 
+    async def jobs(self) -> dict[str, Json]:
+        """What it scrapes, by the job's name, as its configuration has it; secrets are blanked out. Raises
+        Temporary or Permanent."""
+        found = json.loads(await self.ask("GET", "/api/v1/status/config"))
+        configuration = await asyncio.to_thread(parsed, found["data"]["yaml"])
+        return {one["job_name"]: one for one in configuration.get("scrape_configs") or ()}
+
     async def put(self, file: str, text: str | None) -> None:
         """Have this file of rules, or with None have it no more, in the folder and in the server. Raises
         Temporary or Permanent; then all is as it was."""
+        await self._have(self.rules / file, text)
+
+    async def put_job(self, name: str, job: Json, about: Json) -> None:
+        """Have this job, or with None have it no more: what it scrapes, as its configuration has it. `about`
+        is kept beside it (`kept`), and has no secret in it. Raises Temporary or Permanent, as `put`."""
+        if self._scrapes is None:
+            raise Permanent(
+                f"{self.title} has no folder for what it scrapes. Make one, name it in `scrape_config_files` "
+                "of that Prometheus (2.43 or later), and as `scrapes` of the target in environment.yaml."
+            )
+        text = f"{ABOUT}{json.dumps(about, sort_keys=True)}\n{yaml.safe_dump({'scrape_configs': [job]})}"
+        await self._have(self._scrapes / f"{name}.yml", text if job is not None else None)
+
+    def kept(self) -> dict[str, tuple[Json, Json]]:
+        """Each job that was put, and what was said about it, by its name. Blocks."""
+        found = {}
+        for path in sorted(self._scrapes.glob("*.yml")) if self._scrapes is not None else ():
+            about, _, rest = path.read_text(encoding="utf-8").partition("\n")
+            if about.startswith(ABOUT):  # others are somebody else's
+                [job] = parsed(rest)["scrape_configs"]
+                found[path.stem] = (job, json.loads(about.removeprefix(ABOUT)))
+        return found
+
+    async def _have(self, path: Path, text: str | None) -> None:
         await self.ready()
-        path = self.rules / file
         before = await asyncio.to_thread(_read, path)
         try:
-            await asyncio.to_thread(_put, path, text)
+            await self._write(path, text)
             await self.reload()
         except (Permanent, Temporary):
-            await asyncio.to_thread(_put, path, before)
+            await self._write(path, before)
             raise
+
+    async def _write(self, path: Path, text: str | None) -> None:
+        async with self._writing:  # what is composed last has all of them
+            await asyncio.to_thread(_put, path, text)
+            if self._server is not None and path.parent == self._scrapes:
+                await asyncio.to_thread(self._server.compose)
+
+
+ABOUT = "# Made by Gamma, of "  # the first line of a job's file
 
 
 def _read(path: Path) -> str | None:

@@ -149,8 +149,8 @@ class Benchmark(WrittenOut):
     concurrency: list[int] = Field(default_factory=lambda: [1], min_length=1)
     """Requests at once."""
     traffic: Literal["steady", "mixed"] = "steady"
-    """steady: each shape over and over, as a job that reads a table. mixed: the shapes by turns, as a server is
-    asked; a runtime that makes itself ready for each new shape then shows what that costs."""
+    """steady: each shape over and over, as a job that reads a table. mixed: the shapes by turns, as a server
+    is asked; a runtime that makes itself ready for each new shape then shows what that costs."""
     new_tokens: int = Field(default=32, ge=1, alias="newTokens")
     """Tokens that a generator adds."""
     seconds: float = Field(default=1.0, gt=0, le=600)

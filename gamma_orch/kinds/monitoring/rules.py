@@ -14,7 +14,8 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, did_you_mean
 from gamma_orch.core.resource import Resource
-from gamma_orch.kinds.monitoring import alerting, promql, series
+from gamma_orch.kinds.monitoring import alerting, collecting, promql, series
+from gamma_orch.kinds.monitoring.collecting import Shown
 from gamma_orch.kinds.monitoring.evaluate import NotEvaluated, Store
 from gamma_orch.kinds.monitoring.rule_spec import expression
 from gamma_orch.kinds.monitoring.series import Tags
@@ -37,11 +38,12 @@ All = Mapping[Address, Resource]
 
 
 def alert_rules(resources: Sequence[Resource], everything: All) -> Iterable[Diagnostic]:
+    there = collecting.everywhere(everything, resources)
     for resource in resources:
-        yield from _rule(resource.address, resource.spec)
+        yield from _rule(resource.address, resource.spec, there[resource.spec["prometheus"]])
 
 
-def _rule(address: Address, spec: Json) -> Iterator[Diagnostic]:
+def _rule(address: Address, spec: Json, there: Shown) -> Iterator[Diagnostic]:
     field = "expr" if spec["expr"] is not None else "metric"
 
     def wrong(
@@ -55,7 +57,7 @@ def _rule(address: Address, spec: Json) -> Iterator[Diagnostic]:
     except promql.BadExpression as error:
         yield wrong(EXPRESSION, f"this is no expression of a rule: {error}", field)
         return
-    for says, hint in unknown(parsed.metrics):
+    for says, hint in unknown(parsed.metrics, there):
         yield wrong(UNKNOWN, says, field, hint=hint)
     if not parsed.compares:
         says = "it compares nothing: it fires whenever its series are there"
@@ -78,11 +80,19 @@ def _rule(address: Address, spec: Json) -> Iterator[Diagnostic]:
         yield wrong(UNTESTED, says, "tests" if spec["tests"] else field, hint=hint, severity=Severity.WARNING)
 
 
-def unknown(metrics: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """What is said of each that nobody exposes, with a hint."""
+def unknown(metrics: Iterable[str], there: Shown) -> Iterator[tuple[str, str]]:
+    """What is said of each that nobody exposes, with a hint. Of a Prometheus without collectors, or with one
+    whose metrics nobody knows before, only Gamma's own are held to what there is."""
     for name in sorted(metrics):
-        if name.startswith(OURS) and name not in exposed.SERIES:
-            yield f"nobody exposes the metric {name}", did_you_mean(name, sorted(exposed.SERIES))
+        ours = name.startswith(OURS)
+        if there.has(name) or (ours and not there.whole and name in exposed.SERIES):
+            continue
+        if there.whole:
+            why = "no MetricCollector has it"
+            yield f"nobody collects the metric {name}", did_you_mean(name, sorted(there.names)) or why
+        elif ours:
+            known = sorted(exposed.SERIES | there.names)
+            yield f"nobody exposes the metric {name}", did_you_mean(name, known)
 
 
 def _filled(text: str) -> set[str]:

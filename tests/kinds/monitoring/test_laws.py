@@ -10,7 +10,13 @@ import pytest
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.leaves import Secret
-from gamma_orch.kinds.monitoring import alert_rule, escalation_policy, notification_channel, slo
+from gamma_orch.kinds.monitoring import (
+    alert_rule,
+    escalation_policy,
+    metric_collector,
+    notification_channel,
+    slo,
+)
 from gamma_orch.spec.kind import Kind
 from gamma_orch.spec.references import plain
 from gamma_orch.targets import Targets
@@ -18,6 +24,7 @@ from gamma_orch.targets.embedded_alertmanager import EmbeddedAlertmanager
 from gamma_orch.targets.embedded_postgres import State
 from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
 from gamma_orch.targets.local_server import LocalServer
+from gamma_orch.targets.supervised import Supervisor
 from gamma_orch.testing.laws import LAWS, Law, Sample, Subject, check, no_secret_is_shown
 from tests.kinds.monitoring.test_prometheus import tools
 
@@ -25,11 +32,20 @@ pytestmark = pytest.mark.timeout(300)
 TARGETS = {
     "metrics": {"type": "prometheus", "embedded": True},
     "pager": {"type": "alertmanager", "embedded": True},
+    "main": {"type": "postgres", "embedded": True},
 }
 KINDS: Mapping[str, Kind] = {
-    one.name: one for one in (alert_rule.KIND, slo.KIND, notification_channel.KIND, escalation_policy.KIND)
+    one.name: one
+    for one in (
+        alert_rule.KIND,
+        escalation_policy.KIND,
+        metric_collector.KIND,
+        notification_channel.KIND,
+        slo.KIND,
+    )
 }
-RULES = ("AlertRule", "SLO")
+RULES = ("AlertRule", "MetricCollector", "SLO")  # on a Prometheus
+SECRETS = ("MetricCollector", "NotificationChannel")
 HOOK = Secret("hook", "1")
 MAIL = {"to": ["a@x.org"], "from": "b@x.org", "server": "x:25", "user": "u", "password": HOOK}
 ERRORS = {"indicator": {"total": "x_total", "bad": "x_total{code='500'}"}}
@@ -59,6 +75,20 @@ SAMPLES = {
     "SLO": (
         sample("SLO", "a", {"objective": "99%", **ERRORS}, {"objective": "99.9%", **ERRORS}),
         sample("SLO", "b", {"objective": 0.9, **SLOW}, {"objective": 0.9, "runbook": "https://x", **ERRORS}),
+    ),
+    "MetricCollector": (
+        sample(
+            "MetricCollector",
+            "a",
+            {"scrape": {"urls": ["http://127.0.0.1:9/metrics"], "bearer": HOOK}, "every": "90s"},
+            {"http": {"url": HOOK, "headers": {"x": HOOK}}, "labels": {"team": "a"}},
+        ),
+        sample(
+            "MetricCollector",
+            "b",
+            {"sql": {"queries": [{"name": "x", "query": "select 1 as one", "gauges": ["one"]}]}},
+            {"scrape": {"urls": ["https://localhost", "http://127.0.0.1:9/a/b"]}, "timeout": "2s"},
+        ),
     ),
     "NotificationChannel": (
         sample(
@@ -99,7 +129,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("laws") / ".gamma"
     tools(folder)
     yield folder
-    for server in (prometheus(folder), pager(folder)):
+    for server in (prometheus(folder), pager(folder), Supervisor(folder / "dev" / "supervisor")):
         server.destroy()
 
 
@@ -138,7 +168,7 @@ def test_it_keeps(kind: str, law: Law, root: Path) -> None:
     hook = "http://127.0.0.1:9/a-secret-hook"
     if kind == "EscalationPolicy":
         _with_a_channel(root, hook)
-    if law is no_secret_is_shown and kind != "NotificationChannel":
+    if law is no_secret_is_shown and kind not in SECRETS:
         pytest.skip("it has no secrets")
     check(
         law,
