@@ -7,7 +7,7 @@ mistake in one document can never look like the deletion of a resource.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from gamma_orch.core.address import Address
@@ -20,7 +20,7 @@ from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, checked, found
 from gamma_orch.spec.environment import EnvironmentSpec
 from gamma_orch.spec.expressions import Evaluation
-from gamma_orch.spec.kind import Kind, no_checks
+from gamma_orch.spec.kind import Kind, as_said, no_checks
 from gamma_orch.spec.lookup import Lookup
 from gamma_orch.spec.places import Origins
 from gamma_orch.spec.positions import Documents, Part
@@ -234,9 +234,11 @@ class _Resolving:
         return ()
 
     def _checks(self, order: list[Address], resources: dict[Address, Resource]) -> None:
-        """Let each kind look at its resources. Those are left out that, or whose needs, have faults."""
+        """Let each kind look at its resources, and complete them. Those are left out that, or whose needs,
+        have faults."""
         checking = [kind for kind in self.lookup.kinds() if kind.check is not no_checks]
-        if not checking:
+        completing = [kind for kind in self.lookup.kinds() if kind.complete is not as_said]
+        if not checking and not completing:
             return
         sound: Mapping[Address, Resource] = resources
         if len(resources) < len(self.sorted.declared) or len(order) < len(resources):
@@ -250,6 +252,13 @@ class _Resolving:
             own = [resource for address, resource in sound.items() if address.kind == kind.name]
             for diagnostic in kind.check(own, everything):
                 self.diagnostics.append(self._placed(diagnostic))
+        completed = {
+            address: replace(resource, spec=kind.complete(resource, everything))
+            for kind in completing
+            for address, resource in sound.items()
+            if address.kind == kind.name
+        }
+        resources.update(completed)
 
     def _placed(self, diagnostic: Diagnostic) -> Diagnostic:
         if diagnostic.span is not None or diagnostic.address is None:

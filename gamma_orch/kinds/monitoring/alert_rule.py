@@ -6,7 +6,7 @@ from typing import Any
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
-from gamma_orch.kinds.monitoring import promql, rules
+from gamma_orch.kinds.monitoring import correlation, promql, rules
 from gamma_orch.kinds.monitoring.groups import GroupProvider, target, written
 from gamma_orch.kinds.monitoring.rule_spec import AlertRuleSpec, expression
 from gamma_orch.spec.durations import duration
@@ -59,4 +59,5 @@ KIND = Kind(
     provider=AlertRuleProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=rules.alert_rules,
+    complete=correlation.rule,
 )

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
-from gamma_orch.kinds.monitoring import routing
+from gamma_orch.kinds.monitoring import correlation, routing
 from gamma_orch.kinds.monitoring.parts import PartProvider, mark, target
 from gamma_orch.kinds.monitoring.rule_spec import LabelName
 from gamma_orch.spec.durations import Duration, duration
@@ -23,6 +23,15 @@ class Step(WrittenOut):
     """Who is told."""
     after: Duration = timedelta(0)
     """How long after an alert has begun to fire, if it fires still."""
+
+
+class Inhibition(WrittenOut):
+    when: dict[LabelName, str] = Field(min_length=1)
+    """While an alert with these labels fires,"""
+    hide: dict[LabelName, str] = Field(min_length=1)
+    """those with these are told to nobody,"""
+    equal: list[LabelName] = Field(default_factory=list)
+    """where both have the same values of these."""
 
 
 class EscalationPolicySpec(WrittenOut):
@@ -40,6 +49,9 @@ class EscalationPolicySpec(WrittenOut):
     """When it is told again of what fires still."""
     steps: list[Step] = Field(min_length=1)
     """Who is told, in the order of time."""
+    inhibit: list[Inhibition] = Field(default_factory=list)
+    """Which alerts say nothing new while another fires, for all policies of the Alertmanager. What needs a
+    resource with an outage is held back without."""
 
     @field_validator("interval", "repeat")
     @classmethod
@@ -58,7 +70,7 @@ class EscalationPolicySpec(WrittenOut):
 
 
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
-    return dict(spec)
+    return {"outages": [], **spec}
 
 
 def routes(environment: str, fields: Json) -> list[Json]:
@@ -70,7 +82,7 @@ def routes(environment: str, fields: Json) -> list[Json]:
         for channel in step["channels"]:
             route = {
                 "receiver": mark(environment, channel),
-                "matchers": [f'{name}="{_quoted(value)}"' for name, value in sorted(fields["match"].items())],
+                "matchers": _matchers(fields["match"]),
                 "group_by": list(fields["group"]),
                 "group_wait": f"{int(wait.total_seconds())}s",
                 "group_interval": fields["interval"],
@@ -81,6 +93,18 @@ def routes(environment: str, fields: Json) -> list[Json]:
     return found
 
 
+def inhibitions(fields: Json) -> list[Json]:
+    found = [one for outage in fields["outages"] for one in correlation.inhibitions(outage)]
+    for said in fields["inhibit"]:
+        rule = {"source_matchers": _matchers(said["when"]), "target_matchers": _matchers(said["hide"])}
+        found.append({**rule, **({"equal": list(said["equal"])} if said["equal"] else {})})
+    return found
+
+
+def _matchers(labels: Json) -> list[str]:
+    return [f'{name}="{_quoted(value)}"' for name, value in sorted(labels.items())]
+
+
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
@@ -89,7 +113,8 @@ class EscalationPolicyProvider(PartProvider):
     KIND = "EscalationPolicy"
 
     def render(self, name: str, fields: Json) -> dict[str, list[Json]]:
-        return {"receivers": [], "routes": routes(self._targets.environment, fields)}
+        found = routes(self._targets.environment, fields)
+        return {"receivers": [], "routes": found, "inhibit_rules": inhibitions(fields)}
 
 
 KIND = Kind(
@@ -100,4 +125,5 @@ KIND = Kind(
     provider=EscalationPolicyProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=routing.policies,
+    complete=correlation.policy,
 )

@@ -29,7 +29,7 @@ class PartProvider(ServerProvider[Alertmanager]):
 
     @abstractmethod
     def render(self, name: str, fields: Json) -> dict[str, list[Json]]:
-        """`receivers` and `routes`, of fields whose secrets are revealed."""
+        """`receivers`, `routes` and perhaps `inhibit_rules`, of fields whose secrets are revealed."""
 
     async def apply(self, task: Task) -> None:
         """Raises Temporary, or Permanent where Alertmanager refuses it; then it goes by what was before."""
@@ -73,6 +73,9 @@ def differences(part: Json, running: Json) -> Iterator[str]:
     there = (running.get("route") or {}).get("routes") or []
     if not all(any(within(wanted, found) for found in there) for wanted in part["routes"]):
         yield "its routes were changed in Alertmanager"
+    rules = running.get("inhibit_rules") or []
+    if not all(any(within(wanted, found) for found in rules) for wanted in part.get("inhibit_rules", ())):
+        yield "what holds alerts back was changed in Alertmanager"
 
 
 def within(wanted: Json, found: Json) -> bool:

@@ -10,12 +10,14 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from gamma_orch.core.canonical import Json
 from gamma_orch.kinds.monitoring import promql
 from gamma_orch.spec.durations import Duration, duration, written_duration
+from gamma_orch.spec.model import Names
 from gamma_orch.spec.quantities import seconds_of, share_of, size_of
 from gamma_orch.spec.written_out import WrittenOut
 
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Severity = Literal["critical", "warning", "info"]
-OWN = ("alertname", "severity", promql.NAME)  # labels that are made here
+# Labels that are made here, or in `correlation`.
+OWN = ("alertname", "severity", promql.NAME, "resource", "outage", "needs")
 # By the end of a metric's name: the unit of its values, and who reads a threshold in it.
 UNITS: Mapping[str, tuple[str, Any]] = {
     "_seconds": ("a time, such as 200ms", seconds_of),
@@ -75,6 +77,12 @@ class AlertRuleSpec(WrittenOut):
     """How long it must be so before it fires."""
     keep: Duration = Field(default=timedelta(0), alias="keepFiring")
     """How long it fires on after it is no longer so."""
+    about: Annotated[str, Names()] | None = None
+    """The resource whose trouble it tells of: Service/api. While an outage of what that needs is told of, it
+    is held back."""
+    outage: bool = False
+    """Whether what it is about does not work then. It holds back all other alerts about that, and about what
+    needs it."""
     severity: Severity = "warning"
     """critical: somebody is called. warning: somebody looks at it in the day. info: it is written down."""
     labels: dict[LabelName, str] = Field(default_factory=dict)
@@ -106,6 +114,12 @@ class AlertRuleSpec(WrittenOut):
         if taken := sorted(set(value) & set(OWN)):
             raise ValueError(f"{', '.join(taken)} is set by the rule itself")
         return value
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.outage and self.about is None:
+            raise ValueError("an outage is one of a resource: say which in `about`")
+        return self
 
     @model_validator(mode="after")
     def _in_its_unit(self) -> Self:

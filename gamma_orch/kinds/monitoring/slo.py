@@ -7,18 +7,19 @@ a burn rate of 1 it lasts exactly as long as the window.
 """
 
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
-from gamma_orch.kinds.monitoring import objectives, promql
+from gamma_orch.kinds.monitoring import correlation, objectives, promql
 from gamma_orch.kinds.monitoring.groups import GroupProvider, target, written
 from gamma_orch.kinds.monitoring.rule_spec import OWN, LabelName
 from gamma_orch.spec.durations import Duration, duration, written_duration
 from gamma_orch.spec.kind import Kind
+from gamma_orch.spec.model import Names
 from gamma_orch.spec.quantities import Latency, Share, seconds_of, share_of
 from gamma_orch.spec.written_out import WrittenOut
 
@@ -70,6 +71,9 @@ class SLOSpec(WrittenOut):
     """What is counted."""
     least: int = Field(default=50, ge=0)
     """Events in the long time of an alert without which it is silent: of few, one is many per cent."""
+    about: Annotated[str, Names()] | None = None
+    """The resource whose trouble it tells of: Service/api. While an outage of what that needs is told of, it
+    is held back."""
     labels: dict[LabelName, str] = Field(default_factory=dict)
     """More labels of its alerts."""
     runbook: str | None = Field(default=None, pattern=r"^https?://")
@@ -191,4 +195,5 @@ KIND = Kind(
     provider=SLOProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=objectives.slos,
+    complete=correlation.rule,
 )
