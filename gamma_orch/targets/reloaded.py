@@ -46,7 +46,7 @@ class Reloaded:
     async def ask(self, method: str, path: str) -> bytes:
         """Raises Temporary or Permanent."""
         await self.ready()
-        return await asyncio.to_thread(self._asked, method, path)
+        return await asyncio.to_thread(self.asked, method, path)
 
     async def reload(self) -> None:
         """Of one that is ready. Raises Permanent where it refuses what it reads; then it goes on with what it
@@ -57,10 +57,11 @@ class Reloaded:
             if self._loaded >= mine:
                 return
             upto = self._wanted  # all of these have written their files
-            await asyncio.to_thread(self._asked, "POST", RELOAD)
+            await asyncio.to_thread(self.asked, "POST", RELOAD)
             self._loaded = upto
 
-    def _asked(self, method: str, path: str) -> bytes:
+    def asked(self, method: str, path: str) -> bytes:
+        """As `ask`, of one that is ready; blocks."""
         place, headers = self._place()
         asked = urllib.request.Request(place + path, headers=headers, method=method)  # noqa: S310 - checked
         try:

@@ -1,10 +1,12 @@
 """The kind AlertRule: when an alert fires, as a rule of a Prometheus, in a group of its own, so that one rule
 is changed, found and taken away without the others."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
+from gamma_orch.core.change import Impact
 from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.kinds.monitoring import correlation, promql, rules
 from gamma_orch.kinds.monitoring.groups import GroupProvider, target, written
@@ -39,6 +41,18 @@ def rule(fields: Fields) -> Json:
 class AlertRuleProvider(GroupProvider):
     KIND = "AlertRule"
     PREFIX = "gamma"
+
+    def estimate(self, planned: Mapping[Address, Fields]) -> Mapping[Address, Impact]:
+        """How often each would have fired."""
+        from gamma_orch.kinds.monitoring import back_test
+
+        found: dict[Address, Impact] = {}
+        for name in sorted({fields["prometheus"] for fields in planned.values()}):
+            server = self._server(name)
+            if server.exists:
+                here = {one: fields for one, fields in planned.items() if fields["prometheus"] == name}
+                found |= back_test.told(server, here)
+        return found
 
     def rules(self, fields: Fields) -> list[Json]:
         return [rule(fields)]

@@ -26,7 +26,7 @@ DATABASE, ROLE, API = (
 
 
 def alert(name: str, about: str | None, outage: bool = False, kind: str = "AlertRule") -> Resource:
-    spec = {"about": about, "labels": {"team": "a"}, "description": "It is late."}
+    spec: dict[str, object] = {"about": about, "labels": {"team": "a"}, "description": "It is late."}
     if kind == "AlertRule":
         spec["outage"] = outage
     return Resource(Address(kind, name), spec, (Address.parse(about),) if about else ())

@@ -186,3 +186,20 @@ def test_nobody_else_may_ask_it(place: Place) -> None:
         if f"pid={(place.server.home / 'pid').read_text().strip()}," in line
     ]
     assert all("127.0.0.1:" in line for line in mine)
+
+
+def test_a_plan_says_how_often_a_rule_would_have_fired(place: Place) -> None:
+    end = time.monotonic() + 30
+    while not place.ask("/api/v1/query?query=prometheus_build_info")["data"]["result"]:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    place.edit("for: 10m", "for: 11m")
+    place.edit("prometheus_build_info == 1", "prometheus_build_info >= 1")
+    place.edit("up == 0", "absent_metric == 0")
+    place.edit("'up{job", "'absent_metric{job")
+    plan = place.plan()
+    assert plan.code == 2, plan.err
+    lines = plan.out.splitlines()
+    watched, down = (next(line for line in lines if name in line) for name in ("/watched", "/down"))
+    assert "in the last minute it would have fired once, for " in watched
+    assert "no data of absent_metric in the last minute" in down
