@@ -4,7 +4,6 @@ action on that kind, read from the log's Done events.
 
 import contextlib
 from collections import defaultdict
-from dataclasses import replace
 from statistics import median
 
 from gamma_orch.core.address import Address
@@ -39,11 +38,7 @@ def impacts(database: Database, plan: Plan, world: World) -> Impacts:
         provider = world.provider(kind)
         if isinstance(provider, Forecasts):
             with contextlib.suppress(GammaError):  # an estimate is never worth a plan
-                for address, impact in provider.estimate(fields).items():
-                    known = found.get(address)
-                    if known is not None and impact.seconds is None:
-                        impact = replace(impact, seconds=known.seconds, runs=known.runs)  # noqa: PLW2901
-                    found[address] = impact
+                found.update(provider.estimate(fields))
     return found
 
 
