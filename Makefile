@@ -95,7 +95,7 @@ $(VENV)/.core: $(VENV)/.place pyproject.toml constraints.txt
 
 $(VENV)/.models: $(VENV)/.core pyproject.toml constraints.txt
 	@echo "installing what builds and serves models into $(VENV): torch and its kin, a gigabyte or two"
-	@$(PIP) install -c constraints.txt -e '.[models,serving]'
+	@$(PIP) install -c constraints.txt -e '.[models,monitoring,serving]'
 	@touch $@
 
 $(VENV)/.dagster: $(VENV)/.core pyproject.toml constraints.txt

@@ -3,6 +3,7 @@
 The engine makes one `Targets` a command and hands it to every provider; it closes it at the end.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,11 @@ class Targets:
             server = EmbeddedAlertmanager(self._home("alertmanager", name), self.state / "tools")
             self._alertmanager[name] = Alertmanager(name, server)
         return self._alertmanager[name]
+
+    @property
+    def ledger(self) -> str:
+        """The URL of the ledger, for another process."""
+        return os.environ.get("GAMMA_LEDGER") or f"sqlite:///{self.state / 'ledger.db'}"
 
     def exporter(self) -> "Exporter":
         """The one of this environment."""

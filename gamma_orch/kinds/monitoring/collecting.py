@@ -15,6 +15,7 @@ from gamma_orch.core.resource import Resource
 from gamma_orch.exporter import contract
 from gamma_orch.kinds.monitoring.collector_spec import WAYS
 from gamma_orch.spec.durations import duration
+from gamma_orch.store.figures import NAMES
 
 UNUSABLE = "GAM921"  # a collector that the exporter does not take
 
@@ -92,6 +93,8 @@ def _names(name: str, spec: Json) -> frozenset[str] | None:
         own = frozenset({contract.UP, contract.SECONDS})
         return own | frozenset(python["metrics"]) if python["metrics"] else None
     [way] = [way for way in WAYS if spec[way] is not None]
+    if way == "reconciler":
+        return NAMES | {contract.UP, contract.SECONDS}
     try:
         return contract.names(_contract(name, spec, way))
     except ValidationError:
@@ -113,6 +116,8 @@ def _contract(name: str, spec: Json, way: str) -> contract.Collector:
         said = {"server": ELSEWHERE}
     elif way == "http":
         said |= {"url": "http://localhost", "headers": dict.fromkeys(said["headers"], "")}
+    elif way == "reconciler":
+        way, said = "python", {"function": "gamma_orch.store.figures:figures"}
     timeout = duration(spec["timeout"]).total_seconds()
     return contract.Collector.model_validate({"name": name, "timeout": timeout, way: said})
 

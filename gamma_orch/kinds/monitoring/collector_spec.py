@@ -1,4 +1,4 @@
-"""What a spec of a MetricCollector says: one of six ways in which figures are come by. Pure."""
+"""What a spec of a MetricCollector says: one of seven ways in which figures are come by. Pure."""
 
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Self
@@ -115,6 +115,10 @@ class Python(WrittenOut):
     """The names of its series, where they are all known: rules are held to them then."""
 
 
+class Reconciler(WrittenOut):
+    """Gamma's own ledger: what is managed, what fails, what happened and when."""
+
+
 class MetricCollectorSpec(WrittenOut):
     prometheus: str = "prometheus"
     """The target: the name of a Prometheus in environment.yaml."""
@@ -136,6 +140,8 @@ class MetricCollectorSpec(WrittenOut):
     """What a Valkey or Redis tells of itself."""
     python: Python | None = None
     """A function of yours."""
+    reconciler: Reconciler | None = None
+    """How Gamma itself is doing in this environment: what it manages, what fails, what happened."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -148,4 +154,4 @@ class MetricCollectorSpec(WrittenOut):
         return self
 
 
-WAYS = ("scrape", "sql", "http", "host", "valkey", "python")
+WAYS = ("scrape", "sql", "http", "host", "valkey", "python", "reconciler")

@@ -120,6 +120,9 @@ class MetricCollectorProvider(ServerProvider[Prometheus]):
             said["server"] = {"url": url} if url else {"home": self._targets.valkey_home()}
         elif way == "python":
             said["path"] = [str(self._targets.state.parent)]
+        elif way == "reconciler":
+            arguments = {"ledger": self._targets.ledger, "environment": self._targets.environment}
+            way, said = "python", {"function": "gamma_orch.store.figures:figures", "arguments": arguments}
         return contract.Collector.model_validate(
             {"name": name, "timeout": duration(fields["timeout"]).total_seconds(), way: said}
         )
