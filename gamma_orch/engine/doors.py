@@ -77,7 +77,7 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
             "rules": target.rules,
             "alertmanager": target.alertmanager,
             "interval": written_duration(target.interval),
-            "maxParallel": target.max_parallel,
+            "maxParallel": target.parallel,
         }
         for name, target in desired.environment.targets.items()
     }

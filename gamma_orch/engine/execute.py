@@ -35,7 +35,7 @@ from gamma_orch.store.errors import StoreError
 ATTEMPTS = 6  # of one effect; with the waits below, at most about a minute
 READS = 5  # of one address that cannot be read
 FIRST_WAIT, LONGEST_WAIT, LONGEST = 0.5, 20.0, 90.0  # seconds: between two tries, and altogether
-ALTOGETHER = 16  # steps at once over all targets
+ALTOGETHER = 64  # steps at once over all targets
 T = TypeVar("T")
 
 _LEDGER_ONLY = frozenset({Opcode.RECORD, Opcode.FORGET})

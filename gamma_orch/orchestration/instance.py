@@ -97,7 +97,7 @@ def workspace(root: Path, names: list[str]) -> dict[str, Json]:
 def bound_pools(home: Path, known: Mapping[str, EnvironmentSpec]) -> None:
     """Give each target's pool the limit that its `maxParallel` says, where steps are processes."""
     bounds = {
-        pool_name(environment, f"{target.type}/{name}"): target.max_parallel
+        pool_name(environment, f"{target.type}/{name}"): target.parallel
         for environment, spec in known.items()
         if spec.runs_on.type != "in_process"
         for name, target in spec.targets.items()

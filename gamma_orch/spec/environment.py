@@ -60,8 +60,13 @@ class TargetSpec(Spec):
     """An embedded Prometheus: the name of the target that it sends alerts to."""
     interval: Duration = timedelta(seconds=5)
     """An embedded Prometheus: how often it scrapes, and evaluates rules. From its next start on."""
-    max_parallel: int = Field(default=8, ge=1, le=256, alias="maxParallel")
-    """How many steps may run on it at once."""
+    max_parallel: int | None = Field(default=None, ge=1, le=256, alias="maxParallel")
+    """How many steps may run on it at once. Default: 8; on a Prometheus or an Alertmanager 64, for those that
+    come together are one reload."""
+
+    @property
+    def parallel(self) -> int:
+        return self.max_parallel or (8 if self.type == "postgres" else 64)
 
     @model_validator(mode="after")
     def _one_place(self) -> "TargetSpec":

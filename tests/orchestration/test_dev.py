@@ -204,8 +204,9 @@ def dev() -> Iterator[Dev]:
     with folder() as home:
         root = home / "project"
         root.mkdir()
-        # Without its models, and the API that serves them: they take minutes, and have tests of their own.
-        left_out = shutil.ignore_patterns("__pycache__", "models", "models.yaml", "serving")
+        # Without its models, the API that serves them, and what watches it: they take minutes, and have tests
+        # of their own.
+        left_out = shutil.ignore_patterns("__pycache__", "models", "models.yaml", "monitoring", "serving")
         for name in ("specs", "environments", "pipelines"):
             shutil.copytree(ROOT / name, root / name, ignore=left_out)
         for other in ("staging", "prod"):

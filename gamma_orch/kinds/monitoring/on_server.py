@@ -3,13 +3,14 @@ each server is asked once for all of them. A kind says how one is looked at (`_s
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.observation import ABSENT, Observation, Unreadable
 from gamma_orch.core.provider import Asked, ProviderError, Task
 from gamma_orch.targets import Targets
+from gamma_orch.targets.joined import Joined
 from gamma_orch.targets.reloaded import Reloaded
 
 Server = TypeVar("Server", bound=Reloaded)
@@ -22,6 +23,7 @@ class ServerProvider(ABC, Generic[Server]):
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
+        self._joined = Joined()  # steps that are carried out together read back together
 
     @abstractmethod
     def _server(self, name: str) -> Server:
@@ -64,9 +66,13 @@ class ServerProvider(ABC, Generic[Server]):
             server = self._server(name)
             if not await asyncio.to_thread(lambda: server.exists):
                 return {}
-            return await self._seen(name, server)
+            return await self._joined.ask(name, lambda begun: self._read(name, server, begun))
         except ProviderError as error:
             return Unreadable(str(error))
+
+    async def _read(self, name: str, server: Server, begun: Callable[[], None]) -> dict[Address, Observation]:
+        begun()
+        return await self._seen(name, server)
 
     def _places(self, one: Asked) -> list[str]:
         """The servers that it may be on: that of the record first."""
