@@ -18,7 +18,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # A file's tests stay together: many of them share a server that is started once.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # A virtual environment holds absolute paths: one that was copied here, or whose Python is gone, is made anew.

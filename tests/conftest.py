@@ -33,7 +33,27 @@ settings.register_profile(
 settings.load_profile(PROFILE)
 
 
+# A file's tests run in one process, one after the other: those that take minutes begin first, or else one
+# process would be at them alone in the end. The longest first.
+LONG = (
+    "tests/orchestration/test_dev.py",
+    "tests/e2e/test_service.py",
+    "tests/e2e/test_ray.py",
+    "tests/targets/test_supervised.py",
+    "tests/e2e/test_proxy.py",
+    "tests/e2e/test_models.py",
+    "tests/kinds/monitoring/test_delivery.py",
+    "tests/orchestration/test_multiprocess.py",
+    "tests/crash/test_models.py",
+    "tests/world/test_world.py",
+    "tests/kinds/monitoring/test_collectors.py",
+    "tests/kinds/monitoring/test_correlation.py",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(LONG)))  # stable
     if PROFILE == "nightly":
         return
     late = [item for item in items if item.get_closest_marker("nightly")]

@@ -193,6 +193,7 @@ def test_what_nginx_refuses_leaves_the_old_one_in_force(place: Replicas) -> None
     place.apply()
 
 
+@pytest.mark.nightly
 def test_drift_is_seen_and_mended(place: Replicas) -> None:
     conf = place.home / "nginx" / "nginx.conf"
     conf.write_text(conf.read_text().replace("proxy_read_timeout", "# proxy_read_timeout"))
@@ -242,6 +243,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.nightly
 def test_the_proxy_is_turned_off_and_on_and_nothing_is_refused(place: Replicas) -> None:
     text = (place.folder / "specs" / "service.yaml").read_text()
     [said] = [line for line in text.splitlines() if line.startswith("  proxy:")]

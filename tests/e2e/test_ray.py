@@ -230,6 +230,7 @@ def test_the_live_stream_comes_through(place: OnRay) -> None:
         assert json.loads(live.recv(timeout=10))["event"] == "metrics"
 
 
+@pytest.mark.nightly
 def test_a_stream_comes_piece_by_piece(place: OnRay, tmp_path: Path) -> None:
     served = model(writer(tmp_path / "writer"), new_tokens=LONG, deadline=60.0)
     home, process = tmp_path / "home", Process(port=free_port(), trusted=("unix",))
@@ -277,6 +278,7 @@ def test_a_change_is_taken_by_the_same_replicas_and_no_request_is_lost(place: On
     assert "No changes." in place.plan()
 
 
+@pytest.mark.nightly
 def test_what_a_replica_refuses_leaves_the_old_bundle_in_force(place: OnRay) -> None:
     pids, before = place.cluster.pids("gamma-dev-api"), _current(place)
     broken = "  engine: ray\n  traces: {endpoint: 'http://127.0.0.1:1/v1/traces'}\n"
@@ -295,6 +297,7 @@ def test_what_a_replica_refuses_leaves_the_old_bundle_in_force(place: OnRay) -> 
     assert "No changes." in place.plan()
 
 
+@pytest.mark.nightly
 def test_drift_is_seen_and_mended(place: OnRay) -> None:
     applications = place.cluster.applications()
     scaled = json.loads(json.dumps(applications["gamma-dev-api"]))
@@ -317,6 +320,7 @@ def test_drift_is_seen_and_mended(place: OnRay) -> None:
     assert "No changes." in place.plan()
 
 
+@pytest.mark.nightly
 def test_another_version_of_the_code_replaces_the_replicas_and_no_request_is_lost(
     place: OnRay, code: Path
 ) -> None:
@@ -339,6 +343,7 @@ def test_a_killed_replica_is_seen_at_once_and_replaced(place: OnRay) -> None:
     assert len(place.cluster.pids("gamma-dev-api")) == 2
 
 
+@pytest.mark.nightly
 def test_a_policy_that_may_gives_as_many_workers_as_it_recommends(place: OnRay) -> None:
     path = place.folder / "specs" / "scaling.yaml"
     path.write_text(SCALING)

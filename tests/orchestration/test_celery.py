@@ -107,6 +107,7 @@ def test_the_steps_of_a_run_execute_on_two_workers(there: Path) -> None:
         assert "succeeded" in (there / f"{name}.log").read_text(), f"worker {name} got no step"
 
 
+@pytest.mark.nightly
 def test_a_step_whose_worker_dies_is_given_to_another(there: Path) -> None:
     with worker(there, "one", **SLOW) as one:
         ready(there, "one")
@@ -125,6 +126,7 @@ def test_a_step_whose_worker_dies_is_given_to_another(there: Path) -> None:
     assert len(set(keys)) == 1
 
 
+@pytest.mark.nightly
 def test_a_worker_goes_by_the_specs_of_each_run(there: Path) -> None:
     """A worker lives longer than a run, and Dagster keeps the definitions that it has loaded."""
     with worker(there, "one"):

@@ -98,6 +98,7 @@ def test_processes_that_start_together_announce_one_plan(root: Path, monkeypatch
     assert free(root)
 
 
+@pytest.mark.nightly
 def test_a_branch_that_ends_early_leaves_the_lease_to_the_others(root: Path) -> None:
     """While `slow` is under way, `b1` ends the last of its branch, and `c1` begins."""
     several(root, *chain("slow"), *chain("b0", "b1"), *chain("c0", "c1"), at_once=3)

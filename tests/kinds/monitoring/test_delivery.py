@@ -252,6 +252,7 @@ def test_everybody_is_told_in_time_and_again_when_it_is_over(place: Place, sinks
     assert all(said["event_action"] == "trigger" for _, said in sinks.of("boss"))  # it is not told of ends
 
 
+@pytest.mark.nightly
 def test_what_is_over_before_its_wait_is_not_escalated(place: Place, sinks: Sinks) -> None:
     place.break_it()
     until(lambda: sinks.of("hook"))
@@ -293,6 +294,7 @@ def test_what_alertmanager_refuses_leaves_it_as_it_was(place: Place, monkeypatch
     assert place.plan().code == 0
 
 
+@pytest.mark.nightly
 def test_a_killed_alertmanager_is_started_again_and_tells(place: Place, sinks: Sinks) -> None:
     os.kill(int((place.pager.home / "pid").read_text()), signal.SIGKILL)
     place.break_it()
