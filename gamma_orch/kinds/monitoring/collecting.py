@@ -119,7 +119,9 @@ def _contract(name: str, spec: Json, way: str) -> contract.Collector:
     elif way == "reconciler":
         way, said = "python", {"function": "gamma_orch.store.figures:figures"}
     timeout = duration(spec["timeout"]).total_seconds()
-    return contract.Collector.model_validate({"name": name, "timeout": timeout, way: said})
+    return contract.Collector.model_validate(
+        {"name": name, "timeout": timeout, "labels": spec["labels"], way: said}
+    )
 
 
 def _there(spec: Json, place: Sequence[str | int]) -> Iterator[str | int]:

@@ -143,6 +143,13 @@ class MetricCollectorSpec(WrittenOut):
     reconciler: Reconciler | None = None
     """How Gamma itself is doing in this environment: what it manages, what fails, what happened."""
 
+    @field_validator("labels")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        if taken := sorted({"job", "instance", "collector"} & set(value)):
+            raise ValueError(f"{', '.join(taken)} is set by the collector itself")
+        return value
+
     @model_validator(mode="after")
     def _one(self) -> Self:
         ways = [way for way in WAYS if getattr(self, way) is not None]
