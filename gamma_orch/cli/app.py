@@ -20,6 +20,7 @@ from gamma_orch.cli import (
     render,
     schema,
     show,
+    silence,
     status,
     units,
     up,
@@ -59,6 +60,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(models.app, name="models")
+app.add_typer(silence.app, name="silence")
 
 
 @app.callback(invoke_without_command=True)

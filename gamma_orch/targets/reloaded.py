@@ -7,11 +7,13 @@ ends in time.
 import asyncio
 import base64
 import http.client
+import json
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
+from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, Temporary
 
 if TYPE_CHECKING:
@@ -43,10 +45,10 @@ class Reloaded:
         if self._local is not None:
             await asyncio.to_thread(self._local.ensure)
 
-    async def ask(self, method: str, path: str) -> bytes:
+    async def ask(self, method: str, path: str, body: Json = None) -> bytes:
         """Raises Temporary or Permanent."""
         await self.ready()
-        return await asyncio.to_thread(self.asked, method, path)
+        return await asyncio.to_thread(self.asked, method, path, body)
 
     async def reload(self) -> None:
         """Of one that is ready. Raises Permanent where it refuses what it reads; then it goes on with what it
@@ -60,10 +62,13 @@ class Reloaded:
             await asyncio.to_thread(self.asked, "POST", RELOAD)
             self._loaded = upto
 
-    def asked(self, method: str, path: str) -> bytes:
+    def asked(self, method: str, path: str, body: Json = None) -> bytes:
         """As `ask`, of one that is ready; blocks."""
         place, headers = self._place()
-        asked = urllib.request.Request(place + path, headers=headers, method=method)  # noqa: S310 - checked
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        asked = urllib.request.Request(place + path, data, headers, method=method)  # noqa: S310 - checked
         try:
             with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310 - as above
                 text: bytes = answer.read()

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -292,6 +293,40 @@ def test_what_alertmanager_refuses_leaves_it_as_it_was(place: Place, monkeypatch
     monkeypatch.setenv("HOOK", "T0/B1/very-secret-hook")
     assert place.apply().code == 0
     assert place.plan().code == 0
+
+
+def test_a_silence_has_a_reason_and_an_end(place: Place, sinks: Sinks) -> None:
+    def silence(*arguments: str) -> Any:
+        return gamma(place.folder, "silence", *arguments, "-e", "dev", "--alertmanager", "pager")
+
+    refused = silence("add", "alertname=broken", "--for", "1h", "--why", "")
+    assert refused.code == 1
+    assert "say it with --why" in refused.err
+    made = silence("add", "alertname=broken", "--for", "1h", "--why", "We break it.")
+    assert made.code == 0, made.err
+    listed = silence("ls").out
+    assert "alertname=broken" in listed
+    assert "We break it." in listed
+    place.break_it()
+    end = time.monotonic() + 20
+    while not any(one["status"]["state"] == "suppressed" for one in alerts(place)):
+        assert time.monotonic() < end, alerts(place)
+        time.sleep(0.2)
+    time.sleep(2)
+    assert sinks.came == []
+    [name] = [line.split()[0] for line in listed.splitlines() if "broken" in line]
+    assert silence("end", name).code == 0
+    assert silence("ls").out == "There are none.\n"
+    until(lambda: sinks.of("hook") != [], 20)
+
+
+def alerts(place: Place) -> Any:
+    asked = urllib.request.Request(  # noqa: S310 - of our own making
+        place.pager.url + "/api/v2/alerts?silenced=true",
+        headers={"Authorization": place.pager.authorization()},
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - as above
+        return json.loads(answer.read())
 
 
 @pytest.mark.nightly
