@@ -47,8 +47,8 @@ ANSWER = 15.0  # seconds for one answer
 LOAD = 60.0  # seconds for workers to be started
 EVERY = 0.05  # seconds between two looks; supervisord itself would wait in a loop that takes a whole core
 
-# Its faults that mean: it is so already.
-ALREADY_STARTED, NOT_RUNNING = 60, 70
+# Its faults that mean: it is so already. And: it has ended by now, or never began; its state tells more.
+ALREADY_STARTED, NOT_RUNNING, SPAWN_ERROR = 60, 70, 50
 
 # Paths are relative to the folder that it runs in, so that none needs quoting.
 CONFIGURATION = """\
@@ -166,13 +166,13 @@ class Supervisor:
                     missing.remove(program)
         return errors
 
-    def call(self, method: str, *arguments: object, fine: int | None = None) -> Any:
-        """Ask it. Raises Permanent where it refuses, but for the fault `fine`; Temporary where it is mute."""
+    def call(self, method: str, *arguments: object, fine: Collection[int] = ()) -> Any:
+        """Ask it. Raises Permanent where it refuses, but for faults in `fine`; Temporary where it is mute."""
         try:
             password = self._home.password()
             return call(self.socket, USER, password, ANSWER, f"supervisor.{method}", *arguments)
         except Fault as fault:
-            if fault.faultCode == fine:
+            if fault.faultCode in fine:
                 return None
             asked = " ".join(map(str, (method, *arguments)))
             raise Permanent(
@@ -345,7 +345,7 @@ class Supervised:
         self._supervisor.write(f"programs/{name}.json", program.encoded())
         if name in added or name in changed or lost:
             self._add(program)
-        self._supervisor.call("startProcess", f"{name}:{HOLDER}", False, fine=ALREADY_STARTED)
+        self._supervisor.call("startProcess", f"{name}:{HOLDER}", False, fine=(ALREADY_STARTED,))
 
     def scale(self, program: Program) -> None:
         """Have as many workers as it wants."""
@@ -371,8 +371,10 @@ class Supervised:
         # A start during a stop would make supervisord forget that the worker holds the socket.
         for slot in self._wait(name, numbers, LOAD, lambda slot: slot.state != "STOPPING"):
             if slot.state == "BACKOFF":  # it waits until it tries again, and the cause may be mended by now
-                self._supervisor.call("stopProcess", f"{name}:{slot.number}", False, fine=NOT_RUNNING)
-            self._supervisor.call("startProcess", f"{name}:{slot.number}", False, fine=ALREADY_STARTED)
+                self._supervisor.call("stopProcess", f"{name}:{slot.number}", False, fine=(NOT_RUNNING,))
+            self._supervisor.call(
+                "startProcess", f"{name}:{slot.number}", False, fine=(ALREADY_STARTED, SPAWN_ERROR)
+            )
         for slot in self._wait(name, numbers, LOAD, lambda slot: slot.state != "STARTING"):
             if slot.state != "RUNNING":
                 log = self._supervisor.home / "logs" / f"{name}-{slot.number}.log"
@@ -383,7 +385,7 @@ class Supervised:
 
     def _stop(self, name: str, numbers: Collection[int]) -> None:
         for number in numbers:
-            self._supervisor.call("stopProcess", f"{name}:{number}", False, fine=NOT_RUNNING)
+            self._supervisor.call("stopProcess", f"{name}:{number}", False, fine=(NOT_RUNNING,))
         self._wait(name, numbers, self._supervisor.drain() + LOAD, lambda slot: not slot.runs)
 
     def _wait(

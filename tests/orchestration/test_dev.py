@@ -273,6 +273,13 @@ def materialized(events: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     }
 
 
+def _verdict(dev: Dev, kind: str, name: str) -> bool | None:
+    """Of the check `in_sync`; None while the newest materialization has none yet."""
+    found = dev.check(kind, name)["executionForLatestMaterialization"]
+    evaluation = found and found["evaluation"]
+    return bool(evaluation["success"]) if evaluation else None
+
+
 def a_run_launched_by_hand(dev: Dev) -> None:
     """Launch it, follow it to its end, read what it says of each resource."""
     run = dev.launch("reconcile")
@@ -300,7 +307,7 @@ def a_change_made_outside_is_shown_and_heals(dev: Dev) -> None:
     assert "columns.email.nullable: true -> false" in told["Table/accounts"]["change"]
     assert "request_log_failures" in dev.indexes()
     assert dev.columns("accounts")["email"] == "NO"
-    assert dev.check("Table", "accounts")["executionForLatestMaterialization"]["evaluation"]["success"]
+    until(lambda: _verdict(dev, "Table", "accounts") is True, "the verdict that it is in sync again")
 
 
 def the_pages_in_a_browser(dev: Dev) -> None:
