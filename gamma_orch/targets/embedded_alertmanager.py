@@ -1,7 +1,8 @@
 """An Alertmanager of Gamma's own, for a target that says `{type: alertmanager, embedded: true}`.
 
 Its configuration is one file, and is put together from parts: `alertmanager` has them. Whoever needs it calls
-`ensure`; `gamma down` stops it. Silences and what has been told already are in `data`, and outlive it.
+`ensure`; `gamma down` stops it. Silences and what has been told already are in `data`, and outlive it; a kill
+loses those of the last second.
 
     <state>/<environment>/alertmanager-<name>/alertmanager.yml, parts/, discovery.json, data/, and what
                                               `local_server` says
@@ -33,5 +34,13 @@ class EmbeddedAlertmanager(LocalServer):
         return found
 
     def _arguments(self) -> list[str]:
-        # Alone: it would listen for others on all addresses.
-        return ["--config.file=alertmanager.yml", "--storage.path=data", "--cluster.listen-address="]
+        return [
+            "--config.file=alertmanager.yml",
+            "--storage.path=data",
+            # Alone: it would listen for others on all addresses.
+            "--cluster.listen-address=",
+            # What a kill makes it forget: silences, and what it has told, without which it tells of no end.
+            # The default is a quarter of an hour. It costs 0.1 % of a core and 22 kB written a second at 30
+            # groups, 0.35 % and 126 kB at 1500.
+            "--data.maintenance-interval=1s",
+        ]

@@ -93,4 +93,7 @@ class EmbeddedPrometheus(LocalServer):
             "--web.enable-lifecycle",
             # An Alertmanager that was away hears of what fires still; the default is a minute.
             "--rules.alert.resend-delay=10s",
+            # What fired before a kill goes on, and does not wait for its `for` again, in which it would be
+            # told to be over. The default is that for rules of ten minutes and more alone.
+            "--rules.alert.for-grace-period=0s",
         ]

@@ -114,7 +114,13 @@ class LocalServer(ABC):
             self._home.write(name, text)
         with suppress(FileNotFoundError):
             self.log.replace(self.log.with_suffix(".log.1"))
-        web = ["--web.config.file=web.yml", f"--web.listen-address=127.0.0.1:{port}"]
+        place = f"127.0.0.1:{port}"
+        # The links of messages would have the name of the machine, where it does not listen.
+        web = [
+            "--web.config.file=web.yml",
+            f"--web.listen-address={place}",
+            f"--web.external-url=http://{place}",
+        ]
         command = ["sh", "-c", LAUNCH, str(program), *web, *self._arguments()]
         said = self._home.launch(command, {"PATH": "/usr/bin:/bin"})
         deadline = time.monotonic() + PATIENCE

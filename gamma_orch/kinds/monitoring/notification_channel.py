@@ -104,6 +104,15 @@ class NotificationChannelSpec(WrittenOut):
 WAYS = ("email", "slack", "discord", "webhook", "pagerduty")
 
 
+# Of Slack's messages. Alerts of a group may have nothing in common but what they are grouped by; of a storm
+# the number says enough.
+TITLE = '{{ or .CommonAnnotations.summary (.GroupLabels.Values | join " ") }}'
+TEXT = (
+    "{{ if gt (len .Alerts) 10 }}{{ len .Alerts }} alerts{{ else }}{{ range .Alerts }}"
+    "{{ .Annotations.summary }}{{ with .Annotations.description }} {{ . }}{{ end }}\n{{ end }}{{ end }}"
+)
+
+
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
     return {name: value for name, value in spec.items() if value is not None}
 
@@ -121,7 +130,7 @@ def receiver(name: str, fields: Json) -> Json:
             config: Json = {**mail, "require_tls": said["tls"]}
         case "slack":
             config = {"api_url": said["url"], **({"channel": said["channel"]} if "channel" in said else {})}
-            config["title"] = "{{ .CommonAnnotations.summary }}"
+            config |= {"title": TITLE, "text": TEXT}
         case "discord":
             config = {"webhook_url": said["url"]}
         case "webhook":
