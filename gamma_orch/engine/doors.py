@@ -75,6 +75,7 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
             "embedded": target.embedded,
             "url": target.url,
             "rules": target.rules,
+            "scrapes": target.scrapes,
             "alertmanager": target.alertmanager,
             "interval": written_duration(target.interval),
             "maxParallel": target.parallel,

@@ -189,6 +189,21 @@ def test_targets_and_secrets_come_from_the_environment(root: Path, monkeypatch: 
         assert (targets.environment, targets.state) == ("dev", root / ".gamma")
 
 
+def test_the_folders_of_a_prometheus_by_its_url_are_those_of_the_environment(root: Path):
+    write(
+        root,
+        SPEC + "  targets:\n"
+        "    other: {type: prometheus, url: 'http://h:9090', rules: theirs/rules, scrapes: theirs/scrapes}\n",
+    )
+    (root / "theirs" / "scrapes").mkdir(parents=True)
+    job = "# Made by Gamma, of {}\nscrape_configs: [{job_name: a}]\n"
+    (root / "theirs" / "scrapes" / "a.yml").write_text(job)
+    with doors.opened(root, "dev") as site:
+        other = site.world.targets.prometheus("other")
+        assert other.rules == root / "theirs" / "rules"
+        assert other.kept() == {"a": ({"job_name": "a"}, {})}
+
+
 # -- what is wrong -------------------------------------------------------------------------------
 
 
