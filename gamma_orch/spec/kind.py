@@ -26,8 +26,10 @@ def no_checks(
     return ()
 
 
-def as_said(resource: Resource, all_resources: "Mapping[Address, Resource]") -> Json:
-    return resource.spec
+def as_said(
+    resources: Sequence[Resource], all_resources: "Mapping[Address, Resource]"
+) -> "Mapping[Address, Json]":
+    return {}
 
 
 def no_gates(spec: Json) -> Mapping[str, str]:
@@ -53,6 +55,6 @@ class Kind:
     # that has, are left out of both. Specs may hold leaves. A diagnostic here has address and path
     # (from the spec on); the language adds the span.
     check: Callable[[Sequence[Resource], "Mapping[Address, Resource]"], Iterable[Diagnostic]] = no_checks
-    # The spec with what only the whole environment tells: who needs what. Called after `check`, with what
-    # that gets.
-    complete: Callable[[Resource, "Mapping[Address, Resource]"], Json] = as_said
+    # The specs with what only the whole environment tells, such as who needs what; those that stay as they
+    # are may be left out. Gets what `check` gets.
+    complete: Callable[[Sequence[Resource], "Mapping[Address, Resource]"], "Mapping[Address, Json]"] = as_said

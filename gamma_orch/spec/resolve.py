@@ -236,9 +236,12 @@ class _Resolving:
     def _checks(self, order: list[Address], resources: dict[Address, Resource]) -> None:
         """Let each kind look at its resources, and complete them. Those are left out that, or whose needs,
         have faults."""
-        checking = [kind for kind in self.lookup.kinds() if kind.check is not no_checks]
-        completing = [kind for kind in self.lookup.kinds() if kind.complete is not as_said]
-        if not checking and not completing:
+        looking = [
+            kind
+            for kind in self.lookup.kinds()
+            if kind.check is not no_checks or kind.complete is not as_said
+        ]
+        if not looking:
             return
         sound: Mapping[Address, Resource] = resources
         if len(resources) < len(self.sorted.declared) or len(order) < len(resources):
@@ -248,17 +251,14 @@ class _Resolving:
                     good.add(address)
             sound = {address: resource for address, resource in resources.items() if address in good}
         everything = MappingProxyType(sound)
-        for kind in checking:
+        completed: dict[Address, Json] = {}
+        for kind in looking:
             own = [resource for address, resource in sound.items() if address.kind == kind.name]
             for diagnostic in kind.check(own, everything):
                 self.diagnostics.append(self._placed(diagnostic))
-        completed = {
-            address: replace(resource, spec=kind.complete(resource, everything))
-            for kind in completing
-            for address, resource in sound.items()
-            if address.kind == kind.name
-        }
-        resources.update(completed)
+            completed |= kind.complete(own, everything)
+        for address, spec in completed.items():  # only now: nobody sees what others were completed with
+            resources[address] = replace(resources[address], spec=spec)
 
     def _placed(self, diagnostic: Diagnostic) -> Diagnostic:
         if diagnostic.span is not None or diagnostic.address is None:

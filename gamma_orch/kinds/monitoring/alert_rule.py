@@ -73,5 +73,5 @@ KIND = Kind(
     provider=AlertRuleProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=rules.alert_rules,
-    complete=correlation.rule,
+    complete=correlation.rules,
 )

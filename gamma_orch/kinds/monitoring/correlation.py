@@ -7,7 +7,7 @@ and all about what needs it, however far away. By labels, so that an Alertmanage
 changes what an Alertmanager goes by only where it is an outage, and of another resource.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
@@ -19,34 +19,36 @@ KINDS = ("AlertRule", "SLO")  # what can be about something
 All = Mapping[Address, Resource]
 
 
-def rule(resource: Resource, everything: All) -> Json:
-    """The spec of a rule with the labels, and, where it is an outage, a sentence on what it holds back."""
-    spec: Json = resource.spec
-    if (about := spec["about"]) is None:
-        return spec
-    labels = {**spec["labels"], RESOURCE: about}
-    above = _all_needed(Address.parse(about), everything)
-    if causes := sorted(set(outages(everything)) & {str(one) for one in above}):
-        labels[NEEDS] = f",{','.join(causes)},"
-    if not spec.get("outage"):
-        return {**spec, "labels": labels}
-    said = ", ".join(sorted(_held_back(about, resource.address, everything)))
-    words = [spec["description"], f"While it fires, these are held back: {said}." if said else ""]
-    return {**spec, "labels": {**labels, OUTAGE: about}, "description": " ".join(filter(None, words))}
+def rules(resources: Sequence[Resource], everything: All) -> dict[Address, Json]:
+    """The specs of rules that are about something, with the labels, and in outages a sentence on what they
+    hold back."""
+    subjects, graph = outages(everything), _Graph(everything)
+    found: dict[Address, Json] = {}
+    for resource in resources:
+        spec = resource.spec
+        if (about := spec["about"]) is None:
+            continue
+        labels = {**spec["labels"], RESOURCE: about}
+        if causes := sorted(subjects & graph.above(about)):
+            labels[NEEDS] = f",{','.join(causes)},"
+        found[resource.address] = {**spec, "labels": labels}
+        if spec.get("outage"):
+            said = ", ".join(sorted(_held_back(about, resource.address, everything, graph)))
+            words = [spec["description"], f"While it fires, these are held back: {said}." if said else ""]
+            description = " ".join(filter(None, words))
+            found[resource.address] |= {"labels": {**labels, OUTAGE: about}, "description": description}
+    return found
 
 
-def policy(resource: Resource, everything: All) -> Json:
-    """The spec of a policy with the outages that there are."""
-    return {**resource.spec, "outages": sorted(outages(everything))}
+def policies(resources: Sequence[Resource], everything: All) -> dict[Address, Json]:
+    """The specs of policies with the outages that there are."""
+    subjects = sorted(outages(everything))
+    return {one.address: {**one.spec, "outages": subjects} for one in resources}
 
 
-def outages(everything: All) -> dict[str, str]:
-    """The resources whose outage an alert tells of, with the name of one."""
-    return {
-        str(one.spec["about"]): address.name
-        for address, one in everything.items()
-        if address.kind in KINDS and one.spec.get("outage") and one.spec["about"] is not None
-    }
+def outages(everything: All) -> set[str]:
+    """The resources whose outage an alert tells of."""
+    return {str(one.spec["about"]) for address, one in everything.items() if _is_outage(address, one)}
 
 
 def inhibitions(outage: str) -> Iterator[Json]:
@@ -58,22 +60,34 @@ def inhibitions(outage: str) -> Iterator[Json]:
     yield {"source_matchers": fires, "target_matchers": same}
 
 
-def _held_back(about: str, itself: Address, everything: All) -> Iterator[str]:
+def _is_outage(address: Address, one: Resource) -> bool:
+    return address.kind in KINDS and bool(one.spec.get("outage"))
+
+
+def _held_back(about: str, itself: Address, everything: All, graph: "_Graph") -> Iterator[str]:
     for address, one in everything.items():
         if address.kind in KINDS and address != itself and (other := one.spec["about"]) is not None:
-            same = other == about and not one.spec.get("outage")
-            if same or Address.parse(about) in _all_needed(Address.parse(other), everything):
+            same = other == about and not _is_outage(address, one)
+            if same or about in graph.above(other):
                 yield address.name
 
 
-def _all_needed(address: Address, everything: All) -> Collection[Address]:
-    """However far away."""
-    found: set[Address] = set()
-    waiting = [address]
-    while waiting:
-        one = everything.get(waiting.pop())
-        for need in one.needs if one is not None else ():
-            if need not in found:
-                found.add(need)
-                waiting.append(need)
-    return found
+class _Graph:
+    """Who needs what, however far away. Each resource is gone through once: many alerts are about few."""
+
+    def __init__(self, everything: All) -> None:
+        self._everything = everything
+        self._above: dict[str, frozenset[str]] = {}
+
+    def above(self, about: str) -> frozenset[str]:
+        """What a resource needs."""
+        if about not in self._above:
+            found: set[Address] = set()
+            waiting = [Address.parse(about)]
+            while waiting:
+                one = self._everything.get(waiting.pop())
+                new = set(one.needs) - found if one is not None else set()
+                found |= new
+                waiting += new
+            self._above[about] = frozenset(map(str, found))
+        return self._above[about]

@@ -125,5 +125,5 @@ KIND = Kind(
     provider=EscalationPolicyProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=routing.policies,
-    complete=correlation.policy,
+    complete=correlation.policies,
 )

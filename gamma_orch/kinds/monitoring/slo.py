@@ -195,5 +195,5 @@ KIND = Kind(
     provider=SLOProvider,
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=objectives.slos,
-    complete=correlation.rule,
+    complete=correlation.rules,
 )

@@ -48,7 +48,8 @@ def test_who_is_held_back_by_what() -> None:
         alert("else", None),
     ]
     there = everything(*alerts)
-    said = {one.address.name: correlation.rule(one, there) for one in alerts}
+    completed = correlation.rules(alerts, there)
+    said: dict[str, Any] = {one.address.name: completed.get(one.address, one.spec) for one in alerts}
     labels = {name: {k: v for k, v in spec["labels"].items() if k != "team"} for name, spec in said.items()}
     behind = {"resource": "Service/api", "needs": ",Database/app.v2,"}
     assert labels == {
@@ -63,14 +64,16 @@ def test_who_is_held_back_by_what() -> None:
     assert said["down"]["description"] == held
     assert said["api-down"]["description"] == "It is late. While it fires, these are held back: good, late."
     assert said["late"]["description"] == "It is late."
-    assert correlation.policy(Resource(Address("EscalationPolicy", "p"), {}), there) == {
-        "outages": ["Database/app.v2", "Service/api"]
+    policy = Resource(Address("EscalationPolicy", "p"), {})
+    assert correlation.policies([policy], there) == {
+        policy.address: {"outages": ["Database/app.v2", "Service/api"]}
     }
 
 
 def test_without_an_outage_nothing_is_held_back() -> None:
     late = alert("late", "Service/api")
-    assert correlation.rule(late, everything(late))["labels"] == {"team": "a", "resource": "Service/api"}
+    [spec] = correlation.rules([late], everything(late)).values()
+    assert spec["labels"] == {"team": "a", "resource": "Service/api"}
 
 
 FAILS = "sum(increase(prometheus_http_requests_total{code='400'}[5s])) > 0"
