@@ -276,12 +276,13 @@ def test_another_version_comes_up_where_nothing_runs(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     """Each worker is started once, and as what is wanted now: not first as what was wanted before."""
+    before = place.pids()
     if killed:  # as by a machine that went down; its workers live on
         supervisor = Supervisor(place.folder / ".gamma" / "dev" / "supervisor")
         os.kill(int((supervisor.home / "pid").read_text()), signal.SIGKILL)
+        _until(lambda: not supervisor.running())  # a moment later
     else:
         assert gamma(place.folder, "down", "-e", "dev").code == 0
-    before = place.pids()
     monkeypatch.setenv("PYTHONPATH", str(_other_code(tmp_path, 7)))
     done = place.apply()
     assert done.code == 0, done.err
