@@ -38,7 +38,12 @@ def working(project: Project, desired: Desired) -> Iterator[Site]:
     """The same for a project that is read already."""
     root, environment = project.root, project.environment
     targets = Targets(
-        environment, root / STATE, _declared(desired), project.secrets.reveal, _builds(root, desired)
+        environment,
+        root / STATE,
+        _declared(desired),
+        project.secrets.reveal,
+        _builds(root, desired),
+        ledger_url(root),
     )
     database = Database(ledger_url(root))
     try:

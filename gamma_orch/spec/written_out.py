@@ -4,6 +4,7 @@ Names, places and definitions are needed before anything is applied, to find the
 will become of it; only values that nothing else hangs on may come from another resource or a secret.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import ValidationInfo, field_validator
@@ -21,3 +22,9 @@ class WrittenOut(Spec):
         if isinstance(value, LEAVES) and info.field_name not in cls.REFERS:
             raise ValueError("this must be written out here; a ${...} cannot stand for it")
         return value
+
+    def one_of(self, says: str, names: Sequence[str]) -> None:
+        """Raises ValueError where not one of these fields alone is said. `says`: "a channel is"."""
+        if len(found := [name for name in names if getattr(self, name) is not None]) != 1:
+            said = " and ".join(f"`{name}`" for name in found) or "none"
+            raise ValueError(f"{says} one of {', '.join(f'`{one}`' for one in names)}, and here is {said}")

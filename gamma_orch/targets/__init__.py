@@ -3,7 +3,6 @@
 The engine makes one `Targets` a command and hands it to every provider; it closes it at the end.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,10 @@ class Targets:
         declared: Mapping[str, Mapping[str, Json]],
         reveal: Callable[[Json], Json],
         builds: Builds | None = None,
+        ledger: str = "",
     ) -> None:
-        """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values.
+        """`state` is the project's `.gamma` folder; `reveal` turns the leaves of a tree into values; `ledger`
+        is the URL of the ledger, for other processes.
 
         A target is `{type: postgres, embedded: true}` or `{type: postgres, url: ...}`, with an optional
         `maxParallel`; or the same of the type prometheus, which beside a url has a folder of `rules`, and may
@@ -58,6 +59,7 @@ class Targets:
         self.environment = environment
         self.state = state
         self.builds = builds or Builds(str(state / "artifacts"))
+        self.ledger = ledger
         self._declared = declared
         self._reveal = reveal
         self._postgres: dict[str, Postgres] = {}
@@ -68,9 +70,7 @@ class Targets:
     def postgres(self, name: str) -> "Postgres":
         """The PostgreSQL server that the environment calls so. Permanent where it declares none."""
         if name not in self._postgres:
-            declared = self._declared.get(name)
-            if declared is None or declared.get("type") != "postgres":
-                raise Permanent(self._unknown(name, "postgres", "PostgreSQL"))
+            declared = self._of_type(name, "postgres", "PostgreSQL")
             # The kinds import this module to validate specs, which needs no event loop.
             from gamma_orch.targets.postgres import Postgres
 
@@ -81,9 +81,7 @@ class Targets:
     def prometheus(self, name: str) -> "Prometheus":
         """The Prometheus that the environment calls so. Permanent where it declares none."""
         if name not in self._prometheus:
-            declared = self._declared.get(name)
-            if declared is None or declared.get("type") != "prometheus":
-                raise Permanent(self._unknown(name, "prometheus", "Prometheus"))
+            declared = self._of_type(name, "prometheus", "Prometheus")
             from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
             from gamma_orch.targets.prometheus import Prometheus
 
@@ -102,20 +100,13 @@ class Targets:
     def alertmanager(self, name: str) -> "Alertmanager":
         """The Alertmanager that the environment calls so. Permanent where it declares none."""
         if name not in self._alertmanager:
-            declared = self._declared.get(name)
-            if declared is None or declared.get("type") != "alertmanager":
-                raise Permanent(self._unknown(name, "alertmanager", "Alertmanager"))
+            self._of_type(name, "alertmanager", "Alertmanager")
             from gamma_orch.targets.alertmanager import Alertmanager
             from gamma_orch.targets.embedded_alertmanager import EmbeddedAlertmanager
 
             server = EmbeddedAlertmanager(self._home("alertmanager", name), self.state / "tools")
             self._alertmanager[name] = Alertmanager(name, server)
         return self._alertmanager[name]
-
-    @property
-    def ledger(self) -> str:
-        """The URL of the ledger, for another process."""
-        return os.environ.get("GAMMA_LEDGER") or f"sqlite:///{self.state / 'ledger.db'}"
 
     def exporter(self) -> "Exporter":
         """The one of this environment."""
@@ -128,10 +119,7 @@ class Targets:
     def postgres_at(self, name: str) -> dict[str, str]:
         """Where the PostgreSQL server of that name is, for another process, which must not start it: `home`,
         the folder of an embedded one, or `url`, with its password. Permanent where none is declared."""
-        declared = self._declared.get(name)
-        if declared is None or declared.get("type") != "postgres":
-            raise Permanent(self._unknown(name, "postgres", "PostgreSQL"))
-        if (url := declared.get("url")) is not None:
+        if (url := self._of_type(name, "postgres", "PostgreSQL").get("url")) is not None:
             return {"url": str(self._reveal(url))}
         return {"home": str(self._home("postgres", name))}
 
@@ -167,7 +155,10 @@ class Targets:
             )
         return EmbeddedPostgres(self.state / self.environment / f"postgres-{name}")
 
-    def _unknown(self, name: str, kind: str, called: str) -> str:
+    def _of_type(self, name: str, kind: str, called: str) -> Mapping[str, Json]:
+        """What the environment says of a target. Raises Permanent where it has none of this kind."""
+        if (declared := self._declared.get(name)) is not None and declared.get("type") == kind:
+            return declared
         servers = [key for key, target in self._declared.items() if target.get("type") == kind]
         hint = did_you_mean(name, servers) or "declare it under `targets` in environment.yaml"
-        return f"Environment {self.environment!r} has no {called} target {name!r}: {hint}"
+        raise Permanent(f"Environment {self.environment!r} has no {called} target {name!r}: {hint}")

@@ -10,7 +10,6 @@ files itself: a new one needs no word to it. All methods block; call them in a t
 
 import http.client
 import json
-import secrets
 import socket
 import sys
 import time
@@ -50,17 +49,13 @@ class Exporter:
 
     def token(self) -> str:
         """Made once: who asks has to say it."""
-        path = self._home.folder / "token"
-        if not path.exists():
-            self._home.write("token", secrets.token_urlsafe(32))
-        return path.read_text(encoding="ascii")
+        return self._home.password("token")
 
     def ensure(self, code: str) -> None:
         """Start it where it does not answer, or is not of this version of the program. Raises Permanent or
         Temporary."""
         with self._home.alone():
-            self._home.prepare()
-            (self._home.folder / FILES).mkdir(mode=0o700, exist_ok=True)
+            self._prepare()
             self.token()
             program = self._program(code)
             self._programs.put(program)
@@ -83,6 +78,7 @@ class Exporter:
         """Have this collector, or with None have it no more. The last one gone, the process stops."""
         if text is not None:
             with self._home.alone():
+                self._prepare()
                 self._home.write(f"{FILES}/{name}.json", text)
             return
         if not self.exists:
@@ -91,13 +87,6 @@ class Exporter:
             (self._home.folder / FILES / f"{name}.json").unlink(missing_ok=True)
             if not any((self._home.folder / FILES).glob("*.json")):
                 self._programs.remove(NAME)
-
-    def file(self, name: str) -> bytes | None:
-        """What was put. It may have secrets in it."""
-        try:
-            return (self._home.folder / FILES / f"{name}.json").read_bytes()
-        except FileNotFoundError:
-            return None
 
     def seen(self) -> dict[str, Json]:
         """What it says of each of its collectors: `digest` of the file, `up`, `error`. Raises Temporary."""
@@ -111,6 +100,10 @@ class Exporter:
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = getattr(error, "reason", None) or error
             raise Temporary(f"The exporter at {self.place} cannot be asked: {why}.") from None
+
+    def _prepare(self) -> None:
+        self._home.prepare()
+        (self._home.folder / FILES).mkdir(mode=0o700, exist_ok=True)
 
     def _program(self, code: str) -> Program:
         command = (sys.executable, "-P", "-m", "gamma_orch.exporter", str(self._home.folder))

@@ -47,12 +47,12 @@ class Home:
             file.write(text)
         partial.replace(path)
 
-    def password(self) -> str:
-        """Made once. In the file `password`."""
+    def password(self, name: str = "password") -> str:
+        """Made once. In the file of that name."""
         try:
-            return (self.folder / "password").read_text()
+            return (self.folder / name).read_text()
         except FileNotFoundError:
-            self.write("password", made := secrets.token_urlsafe(24))
+            self.write(name, made := secrets.token_urlsafe(24))
             return made
 
     def socket(self, name: str) -> Path:

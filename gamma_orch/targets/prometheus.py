@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import yaml
 
@@ -37,7 +38,7 @@ class Prometheus(Reloaded):
         self._server = server
         self.rules = server.rules if server is not None else Path(rules)
         self._scrapes = server.scrapes if server is not None else Path(scrapes) if scrapes else None
-        self._writing = asyncio.Lock()
+        self._composed = True
 
     async def ready(self) -> None:
         await super().ready()
@@ -58,6 +59,20 @@ class Prometheus(Reloaded):
         found = json.loads(await self.ask("GET", "/api/v1/status/config"))
         configuration = await asyncio.to_thread(parsed, found["data"]["yaml"])
         return {one["job_name"]: one for one in configuration.get("scrape_configs") or ()}
+
+    async def query(self, expr: str, at: float) -> list[Json]:
+        """What the expression is at a moment, in seconds since 1970. Raises Temporary or Permanent."""
+        return await self._queried("query", query=expr, time=f"{at:.3f}")
+
+    async def query_range(self, expr: str, start: float, end: float, step: float) -> list[Json]:
+        """The series that the expression gives over time, a point each `step` seconds. It gives 11,000 points
+        at most. Raises Temporary or Permanent."""
+        span = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        return await self._queried("query_range", query=expr, **span)
+
+    async def _queried(self, what: str, **said: str) -> list[Json]:
+        form = urlencode(said).encode()  # in the body, for an expression may be longer than a URL
+        return list(json.loads(await self.ask("POST", f"/api/v1/{what}", form))["data"]["result"])
 
     async def put(self, file: str, text: str | None) -> None:
         """Have this file of rules, or with None have it no more, in the folder and in the server. Raises
@@ -93,13 +108,18 @@ class Prometheus(Reloaded):
             await self.reload()
         except (Permanent, Temporary):
             await self._write(path, before)
+            await asyncio.to_thread(self._compose)  # not for now, but for its next start
             raise
 
     async def _write(self, path: Path, text: str | None) -> None:
-        async with self._writing:  # what is composed last has all of them
-            await asyncio.to_thread(_put, path, text)
-            if self._server is not None and path.parent == self._scrapes:
-                await asyncio.to_thread(self._server.compose)
+        await asyncio.to_thread(_put, path, text)
+        if path.parent == self._scrapes:
+            self._composed = False  # after the file: what is composed in between is composed once more
+
+    def _compose(self) -> None:
+        if self._server is not None and not self._composed:
+            self._composed = True  # before it looks, for the same reason
+            self._server.compose()
 
 
 ABOUT = "# Made by Gamma, of "  # the first line of a job's file

@@ -59,15 +59,20 @@ class Reloaded:
             if self._loaded >= mine:
                 return
             upto = self._wanted  # all of these have written their files
+            await asyncio.to_thread(self._compose)
             await asyncio.to_thread(self.asked, "POST", RELOAD)
             self._loaded = upto
 
+    def _compose(self) -> None:
+        """Make of the files that were written what it reads, where that is not the files themselves."""
+
     def asked(self, method: str, path: str, body: Json = None) -> bytes:
-        """As `ask`, of one that is ready; blocks."""
+        """As `ask`, of one that is ready; blocks. Bytes are a form that is encoded already."""
         place, headers = self._place()
-        data = None if body is None else json.dumps(body).encode()
+        is_form = isinstance(body, bytes)
+        data = body if body is None or is_form else json.dumps(body).encode()
         if data is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = "application/x-www-form-urlencoded" if is_form else "application/json"
         asked = urllib.request.Request(place + path, data, headers, method=method)  # noqa: S310 - checked
         try:
             with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310 - as above

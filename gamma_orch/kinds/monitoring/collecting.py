@@ -3,6 +3,7 @@ through `Kind.check`, and by the checks of rules, which ask for names."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -13,9 +14,12 @@ from gamma_orch.core.diagnostic import Diagnostic
 from gamma_orch.core.leaves import Ref, Template
 from gamma_orch.core.resource import Resource
 from gamma_orch.exporter import contract
-from gamma_orch.kinds.monitoring.collector_spec import WAYS
+from gamma_orch.kinds.monitoring.collector_spec import way_of
 from gamma_orch.spec.durations import duration
 from gamma_orch.store.figures import NAMES
+
+if TYPE_CHECKING:
+    from gamma_orch.targets import Targets
 
 UNUSABLE = "GAM921"  # a collector that the exporter does not take
 
@@ -64,11 +68,10 @@ def shown(everything: All, prometheus: str) -> Shown:
 def collectors(resources: Sequence[Resource], everything: All) -> Iterable[Diagnostic]:
     for resource in resources:
         spec = resource.spec
-        [way] = [way for way in WAYS if spec[way] is not None]
-        if way == "scrape":
+        if spec["scrape"] is not None:
             continue
         try:
-            _contract(resource.address.name, spec, way)
+            contracted(resource.address.name, spec)
         except ValidationError as error:
             for one in error.errors(include_url=False, include_input=False):
                 says = str(one["msg"]).removeprefix("Value error, ")
@@ -92,11 +95,10 @@ def _names(name: str, spec: Json) -> frozenset[str] | None:
     if (python := spec["python"]) is not None:
         own = frozenset({contract.UP, contract.SECONDS})
         return own | frozenset(python["metrics"]) if python["metrics"] else None
-    [way] = [way for way in WAYS if spec[way] is not None]
-    if way == "reconciler":
+    if spec["reconciler"] is not None:
         return NAMES | {contract.UP, contract.SECONDS}
     try:
-        return contract.names(_contract(name, spec, way))
+        return contract.names(contracted(name, spec))
     except ValidationError:
         return None  # it has a fault of its own
 
@@ -106,18 +108,26 @@ def _of_a_service(url: Json) -> bool:
     return isinstance(parts[0], Ref) and parts[0].address.kind == "Service"
 
 
-def _contract(name: str, spec: Json, way: str) -> contract.Collector:
-    """With something else in the place of what is only known when it is applied."""
+def contracted(name: str, spec: Json, targets: "Targets | None" = None) -> contract.Collector:
+    """The exporter's part. Without `targets`, before anything is applied, something else stands in the place
+    of what is not known yet. Raises ValidationError where the exporter would not take it."""
+    way = way_of(spec)
     said = {key: value for key, value in spec[way].items() if key != "metrics"}
     if way == "sql":
-        said["postgres"] = ELSEWHERE
-        del said["server"]
+        server = said.pop("server")
+        said["postgres"] = targets.postgres_at(server) if targets else ELSEWHERE
     elif way == "valkey":
-        said = {"server": ELSEWHERE}
-    elif way == "http":
+        url = said.pop("url", None)
+        home = {"home": targets.valkey_home()} if targets else ELSEWHERE
+        said["server"] = {"url": url} if url and targets else home
+    elif way == "http" and not targets:
         said |= {"url": "http://localhost", "headers": dict.fromkeys(said["headers"], "")}
+    elif way == "python" and targets:
+        said["path"] = [str(targets.state.parent)]
     elif way == "reconciler":
         way, said = "python", {"function": "gamma_orch.store.figures:figures"}
+        if targets:
+            said["arguments"] = {"ledger": targets.ledger, "environment": targets.environment}
     timeout = duration(spec["timeout"]).total_seconds()
     return contract.Collector.model_validate(
         {"name": name, "timeout": timeout, "labels": spec["labels"], way: said}

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from gamma_orch.core.canonical import Json
 from gamma_orch.kinds.monitoring.rule_spec import LabelName
 from gamma_orch.spec.durations import Duration
 from gamma_orch.spec.urls import url
@@ -152,13 +153,15 @@ class MetricCollectorSpec(WrittenOut):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        ways = [way for way in WAYS if getattr(self, way) is not None]
-        if len(ways) != 1:
-            said = " and ".join(f"`{way}`" for way in ways) or "none"
-            raise ValueError(f"a collector has one of {', '.join(WAYS)}, and here is {said}")
+        self.one_of("a collector has", WAYS)
         if not timedelta(0) < self.timeout <= self.every:
             raise ValueError("`timeout` is longer than none, and not longer than `every`")
         return self
 
 
 WAYS = ("scrape", "sql", "http", "host", "valkey", "python", "reconciler")
+
+
+def way_of(spec: Json) -> str:
+    """That of a spec, or of fields."""
+    return next(way for way in WAYS if spec.get(way) is not None)

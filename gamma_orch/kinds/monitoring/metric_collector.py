@@ -18,7 +18,6 @@ from gamma_orch.core.kind import Fields, Of, Traits
 from gamma_orch.core.leaves import encode
 from gamma_orch.core.observation import Observation, Seen
 from gamma_orch.core.provider import ProviderError, Task
-from gamma_orch.exporter import contract
 from gamma_orch.kinds.monitoring import collecting
 from gamma_orch.kinds.monitoring.collector_spec import WAYS, MetricCollectorSpec
 from gamma_orch.kinds.monitoring.groups import target
@@ -57,9 +56,9 @@ class MetricCollectorProvider(ServerProvider[Prometheus]):
             await self._have(task, self._content(task, _scrape(fields)))
             await asyncio.to_thread(exporter.put, name, None)
             return
-        text = self._collector(name, fields).encoded()
+        text = collecting.contracted(name, fields, self._targets).encoded()
+        await asyncio.to_thread(exporter.put, name, text)  # first: without any, the program would be removed
         await asyncio.to_thread(exporter.ensure, code.digest(*PARTS))
-        await asyncio.to_thread(exporter.put, name, text)
         job = {
             "static_configs": [{"targets": [exporter.place]}],
             "metrics_path": f"/collectors/{name}",
@@ -108,24 +107,6 @@ class MetricCollectorProvider(ServerProvider[Prometheus]):
         }
         about = {"name": name, "environment": self._targets.environment, "digest": digest}
         return job, {**about, "fields": encode(dict(fields))}
-
-    def _collector(self, name: str, fields: Json) -> contract.Collector:
-        """Of revealed fields."""
-        [way] = [way for way in WAYS if way in fields]
-        said = dict(fields[way])
-        if way == "sql":
-            said["postgres"] = self._targets.postgres_at(said.pop("server"))
-        elif way == "valkey":
-            url = said.pop("url", None)
-            said["server"] = {"url": url} if url else {"home": self._targets.valkey_home()}
-        elif way == "python":
-            said["path"] = [str(self._targets.state.parent)]
-        elif way == "reconciler":
-            arguments = {"ledger": self._targets.ledger, "environment": self._targets.environment}
-            way, said = "python", {"function": "gamma_orch.store.figures:figures", "arguments": arguments}
-        return contract.Collector.model_validate(
-            {"name": name, "timeout": duration(fields["timeout"]).total_seconds(), way: said}
-        )
 
 
 def _scrape(fields: Json) -> Json:

@@ -94,10 +94,7 @@ class NotificationChannelSpec(WrittenOut):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        ways = [way for way in WAYS if getattr(self, way) is not None]
-        if len(ways) != 1:
-            said = " and ".join(f"`{way}`" for way in ways) or "none"
-            raise ValueError(f"a channel is one of {', '.join(WAYS)}, and here is {said}")
+        self.one_of("a channel is", WAYS)
         return self
 
 

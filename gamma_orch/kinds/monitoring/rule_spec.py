@@ -17,6 +17,7 @@ from gamma_orch.spec.written_out import WrittenOut
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Severity = Literal["critical", "warning", "info"]
 # Labels that are made here, or in `correlation`.
+BOUNDS = ("above", "below", "unusual")
 OWN = ("alertname", "severity", promql.NAME, "resource", "outage", "needs")
 # By the end of a metric's name: the unit of its values, and who reads a threshold in it.
 UNITS: Mapping[str, tuple[str, Any]] = {
@@ -100,12 +101,10 @@ class AlertRuleSpec(WrittenOut):
     def _one_form(self) -> Self:
         if (self.expr is None) == (self.metric is None):
             raise ValueError("say what fires: an `expr`, or a `metric` with `above`, `below` or `unusual`")
-        bounds = [name for name in ("above", "below", "unusual") if getattr(self, name) is not None]
-        if self.expr is not None and bounds:
+        if self.metric is not None:
+            self.one_of("a metric has", BOUNDS)
+        elif bounds := [name for name in BOUNDS if getattr(self, name) is not None]:
             raise ValueError(f"`{bounds[0]}` goes with a `metric`; an `expr` has its comparison in it")
-        if self.metric is not None and len(bounds) != 1:
-            said = " and ".join(f"`{name}`" for name in bounds) or "none"
-            raise ValueError(f"a metric has one of `above`, `below` and `unusual`, and here is {said}")
         return self
 
     @field_validator("labels")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gamma_orch.engine.embedded import forget, stop
+from tests.cli.gamma import write
 from tests.kinds.monitoring.test_prometheus import Place, tools
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.postgres]
@@ -78,17 +79,15 @@ def shop() -> Iterator[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, shop: str) -> Iterator[Place]:
-    (tmp_path / "environments" / "dev").mkdir(parents=True)
-    (tmp_path / "environments" / "dev" / "environment.yaml").write_text(ENVIRONMENT)
+    write(tmp_path, {"environments/dev/environment.yaml": ENVIRONMENT, "figures.py": FUNCTION})
     (tmp_path / "specs").mkdir()
-    (tmp_path / "figures.py").write_text(FUNCTION)
     tools(tmp_path / ".gamma")
     yield Place(tmp_path)
     list(stop(tmp_path / ".gamma", "dev"))
     list(forget(tmp_path / ".gamma", "dev"))
 
 
-def write(place: Place, *documents: dict[str, Any]) -> None:
+def declare(place: Place, *documents: dict[str, Any]) -> None:
     (place.folder / "specs" / "collectors.yaml").write_text(yaml.safe_dump_all(documents))
 
 
@@ -133,7 +132,7 @@ def exporter() -> list[psutil.Process]:
 
 
 def test_figures_of_all_kinds_come_in_and_go(place: Place, shop: str) -> None:
-    write(place, *all_kinds(shop))
+    declare(place, *all_kinds(shop))
     applied(place)
     Shop.token = (place.folder / ".gamma" / "dev" / "secrets" / "token").read_text().strip()
     [(orders, seven)] = until(lambda: asked(place, "shop_orders_total"), "the scrape with a token")
@@ -155,7 +154,7 @@ def test_figures_of_all_kinds_come_in_and_go(place: Place, shop: str) -> None:
         if path.is_file() and not path.is_symlink() and Shop.token.encode() in path.read_bytes():
             assert path.stat().st_mode & 0o077 == 0 or path.is_relative_to(place.server.home), path
 
-    write(place, all_kinds(shop)[0])
+    declare(place, all_kinds(shop)[0])
     applied(place)
     jobs = place.ask("/api/v1/status/config")["data"]["yaml"]
     assert "gamma:dev:shop" in jobs
@@ -165,7 +164,7 @@ def test_figures_of_all_kinds_come_in_and_go(place: Place, shop: str) -> None:
 
 def test_a_hanging_collector_hurts_nobody_and_a_killed_exporter_comes_back(place: Place, shop: str) -> None:
     hangs = collector("hangs", python={"function": "figures:hangs"})
-    write(place, *all_kinds(shop)[1:], hangs)
+    declare(place, *all_kinds(shop)[1:], hangs)
     applied(place)
 
     def up() -> dict[str, float]:
@@ -181,7 +180,7 @@ def test_a_hanging_collector_hurts_nobody_and_a_killed_exporter_comes_back(place
 
 
 def test_a_job_that_was_changed_by_hand_is_put_right(place: Place, shop: str) -> None:
-    write(place, collector("machine", host={}))
+    declare(place, collector("machine", host={}))
     applied(place)
     [file] = place.server.scrapes.glob("*.yml")
     text = place.server.home / "prometheus.yml"

@@ -4,6 +4,7 @@ does with that."""
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,9 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.resource import Resource
 from gamma_orch.engine.embedded import forget, stop
 from gamma_orch.kinds.monitoring import correlation
+from tests.cli.gamma import write
 from tests.kinds.monitoring.promtool import promtool
-from tests.kinds.monitoring.test_delivery import ENVIRONMENT, Place, Sinks, sinks
+from tests.kinds.monitoring.test_delivery import ENVIRONMENT, Place, Sinks, sinks, until
 from tests.kinds.monitoring.test_prometheus import tools
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.postgres]
@@ -161,12 +163,11 @@ def place(tmp_path: Path, sinks: Sinks, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("HOOK", "unused")
     tools(tmp_path / ".gamma")
     environment = ENVIRONMENT + "    main: {type: postgres, embedded: true}\n"
-    for name, text in {
+    files = {
         "specs/all.yaml": SPECS.replace("PORT", str(sinks.port)),
         "environments/dev/environment.yaml": environment,
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write(tmp_path, files)
     found = Place(tmp_path)
     try:
         done = found.apply()
@@ -190,24 +191,15 @@ def told(sinks: Sinks, status: str = "firing") -> dict[str, str]:
 
 def test_what_follows_from_an_outage_is_told_to_nobody(place: Place, sinks: Sinks) -> None:
     assert place.plan().code == 0
-    end = time.monotonic() + 20
-    while "readers-are-there" not in told(sinks):
-        assert time.monotonic() < end, "without an outage it is told"
-        time.sleep(0.1)
+    until(lambda: "readers-are-there" in told(sinks), 20)  # without an outage it is told
     place.break_it()
-    end = time.monotonic() + 20
-    while not {"database-down", "unrelated"} <= set(told(sinks)):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: {"database-down", "unrelated"} <= set(told(sinks)), 20)
     time.sleep(4)  # what was to come would have come
     assert set(told(sinks)) == {"database-down", "unrelated", "readers-are-there"}
     held = "While it fires, these are held back: readers-are-there, readers-wait."
     assert told(sinks)["database-down"] == held
     place.mend_it()
-    end = time.monotonic() + 30
-    while "database-down" not in told(sinks, "resolved"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: "database-down" in told(sinks, "resolved"), 30)
     assert "readers-wait" not in told(sinks, "resolved")
 
 

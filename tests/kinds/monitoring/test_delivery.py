@@ -21,6 +21,7 @@ from gamma_orch.targets.embedded_alertmanager import EmbeddedAlertmanager
 from gamma_orch.targets.embedded_postgres import State
 from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
 from tests.app.running import free_port
+from tests.cli.gamma import write
 from tests.kinds.models.project import gamma
 from tests.kinds.monitoring.promtool import promtool
 from tests.kinds.monitoring.test_prometheus import Place as WithPrometheus
@@ -193,13 +194,12 @@ def place(tmp_path: Path, sinks: Sinks, monkeypatch: pytest.MonkeyPatch) -> Iter
     promtool()
     monkeypatch.setenv("HOOK", "T0/B1/very-secret-hook")
     tools(tmp_path / ".gamma")
-    for name, text in {
+    files = {
         "specs/rules.yaml": RULES,
         "specs/channels.yaml": CHANNELS.format(port=sinks.port, mail=sinks.mail),
         "environments/dev/environment.yaml": ENVIRONMENT,
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write(tmp_path, files)
     found = Place(tmp_path)
     try:
         done = found.apply()
@@ -365,13 +365,12 @@ def test_routes_that_are_wrong_are_refused_before(
     monkeypatch.setenv("HOOK", "x")
     channels = CHANNELS.format(port=1, mail=2)
     assert old in channels
-    for name, text in {
+    files = {
         "specs/rules.yaml": RULES,
         "specs/channels.yaml": channels.replace(old, new),
         "environments/dev/environment.yaml": ENVIRONMENT,
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write(tmp_path, files)
     done = gamma(tmp_path, "validate")
     assert done.code == 1
     assert says in done.out + done.err

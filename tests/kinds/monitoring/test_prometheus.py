@@ -14,6 +14,7 @@ import pytest
 
 from gamma_orch.targets.embedded_postgres import State
 from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
+from tests.cli.gamma import write
 from tests.kinds.models.project import gamma
 from tests.kinds.monitoring.promtool import ROOT, promtool
 
@@ -86,9 +87,8 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     tools(tmp_path / ".gamma")
-    for name, text in {"specs/rules.yaml": RULES, "environments/dev/environment.yaml": ENVIRONMENT}.items():
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
+    files = {"specs/rules.yaml": RULES, "environments/dev/environment.yaml": ENVIRONMENT}
+    write(tmp_path, files)
     found = Place(tmp_path)
     try:
         done = found.apply()

@@ -18,6 +18,7 @@ import pytest
 
 from gamma_orch.targets.local_server import LocalServer
 from tests.app.running import free_port
+from tests.cli.gamma import write
 from tests.kinds.monitoring.promtool import promtool
 from tests.kinds.monitoring.storm import ALERTS, ALL, ZONES, Endpoint, Storm, zone
 from tests.kinds.monitoring.test_delivery import Place as WithPager
@@ -197,12 +198,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     tools(tmp_path / ".gamma")
     told = Endpoint(tmp_path, free_port(), free_port())
     with Storm(rise=8.0) as storm:
-        for name, text in {
+        files = {
             "specs/all.yaml": SPECS.format(storm=storm.port, http=told.http, mail=told.mail),
             "environments/dev/environment.yaml": ENVIRONMENT,
-        }.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
+        }
+        write(tmp_path, files)
         found = Place(tmp_path, storm, told)
         try:
             told.start()
