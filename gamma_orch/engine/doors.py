@@ -82,6 +82,8 @@ def _declared(desired: Desired) -> dict[str, dict[str, Json]]:
             "rules": target.rules,
             "scrapes": target.scrapes,
             "alertmanager": target.alertmanager,
+            "token": target.token,
+            "folder": target.folder,
             "interval": written_duration(target.interval),
             "maxParallel": target.parallel,
         }

@@ -45,7 +45,7 @@ class SecretSource(Spec):
 class TargetSpec(Spec):
     """A system that resources are put on."""
 
-    type: Literal["postgres", "prometheus", "alertmanager"]
+    type: Literal["postgres", "prometheus", "alertmanager", "grafana"]
     """What it is."""
     embedded: bool = False
     """Run one under .gamma/ (for development)."""
@@ -60,6 +60,11 @@ class TargetSpec(Spec):
     """An embedded Prometheus: the name of the target that it sends alerts to."""
     interval: Duration = timedelta(seconds=5)
     """An embedded Prometheus: how often it scrapes, and evaluates rules. From its next start on."""
+    token: str | None = Field(default=None, min_length=1)
+    """Grafana by its url: the token of a service account, from ${secret.…}."""
+    folder: str | None = Field(default=None, min_length=1)
+    """Grafana: the uid of the folder there; or in the place of a url the folder that its provisioning reads
+    dashboards from, from here."""
     max_parallel: int | None = Field(default=None, ge=1, le=256, alias="maxParallel")
     """How many steps may run on it at once. Default: 8; on a Prometheus or an Alertmanager 64, for those that
     come together are one reload."""
@@ -70,6 +75,10 @@ class TargetSpec(Spec):
 
     @model_validator(mode="after")
     def _one_place(self) -> "TargetSpec":
+        if self.type == "grafana":
+            return self._grafana()
+        if self.token is not None or self.folder is not None:
+            raise ValueError(f"`{'folder' if self.token is None else 'token'}` is for a Grafana.")
         if self.embedded == (self.url is not None):
             raise ValueError("A target is either embedded (embedded: true) or has a url.")
         has, wants = self.rules is not None, self.type == "prometheus" and not self.embedded
@@ -84,6 +93,17 @@ class TargetSpec(Spec):
             raise ValueError(
                 "An Alertmanager is embedded: its one file of configuration is not to be shared."
             )
+        return self
+
+    def _grafana(self) -> "TargetSpec":
+        if self.embedded:
+            raise ValueError(
+                "Gamma runs no Grafana: name its url, or the folder that it reads dashboards from."
+            )
+        if self.url is None and self.folder is None:
+            raise ValueError("A Grafana has a url, or a folder that it reads dashboards from.")
+        if self.url is None and self.token is not None:
+            raise ValueError("`token` goes with the url of a Grafana.")
         return self
 
 

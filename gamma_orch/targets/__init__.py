@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gamma_orch.targets.alertmanager import Alertmanager
     from gamma_orch.targets.embedded_postgres import EmbeddedPostgres
     from gamma_orch.targets.exporter import Exporter
+    from gamma_orch.targets.grafana import Boards
     from gamma_orch.targets.postgres import Postgres
     from gamma_orch.targets.prometheus import Prometheus
 
@@ -54,7 +55,8 @@ class Targets:
 
         A target is `{type: postgres, embedded: true}` or `{type: postgres, url: ...}`, with an optional
         `maxParallel`; or the same of the type prometheus, which beside a url has a folder of `rules`, and may
-        name an `alertmanager`; or `{type: alertmanager, embedded: true}`.
+        name an `alertmanager`; or `{type: alertmanager, embedded: true}`; or `{type: grafana, url: ...}` with
+        a `token`, or with a `folder` in the place of the url.
         """
         self.environment = environment
         self.state = state
@@ -65,6 +67,7 @@ class Targets:
         self._postgres: dict[str, Postgres] = {}
         self._prometheus: dict[str, Prometheus] = {}
         self._alertmanager: dict[str, Alertmanager] = {}
+        self._grafana: dict[str, Boards] = {}
         self._exporter: Exporter | None = None
 
     def postgres(self, name: str) -> "Postgres":
@@ -107,6 +110,24 @@ class Targets:
             server = EmbeddedAlertmanager(self._home("alertmanager", name), self.state / "tools")
             self._alertmanager[name] = Alertmanager(name, server)
         return self._alertmanager[name]
+
+    def grafana(self, name: str) -> "Boards":
+        """Where the environment has dashboards that it calls so; "" is a folder of its own, under `state`.
+        Permanent where it declares none."""
+        if name not in self._grafana:
+            from gamma_orch.targets.grafana import FILES, BoardFiles, Grafana
+
+            if name == FILES:
+                self._grafana[name] = BoardFiles(self.state / self.environment / "dashboards")
+                return self._grafana[name]
+            declared = self._of_type(name, "grafana", "Grafana")
+            folder = str(declared.get("folder") or "")
+            if (url := declared.get("url")) is None:
+                self._grafana[name] = BoardFiles(self.state.parent / folder)
+            else:
+                token = str(self._reveal(declared.get("token")) or "")
+                self._grafana[name] = Grafana(name, str(self._reveal(url)), token, folder)
+        return self._grafana[name]
 
     def exporter(self) -> "Exporter":
         """The one of this environment."""

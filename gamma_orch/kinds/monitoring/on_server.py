@@ -4,16 +4,22 @@ each server is asked once for all of them. A kind says how one is looked at (`_s
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.observation import ABSENT, Observation, Unreadable
 from gamma_orch.core.provider import Asked, ProviderError, Task
 from gamma_orch.targets import Targets
 from gamma_orch.targets.joined import Joined
-from gamma_orch.targets.reloaded import Reloaded
 
-Server = TypeVar("Server", bound=Reloaded)
+
+class HasServer(Protocol):
+    @property
+    def exists(self) -> bool:
+        """False where there is nothing to ask: it never was started."""
+
+
+Server = TypeVar("Server", bound=HasServer)
 Looked = dict[Address, Observation] | Unreadable
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import promql_parser as parser
 
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
+RATES = ("rate", "irate")
 ABSENT = ("absent", "absent_over_time")
 NAME = "__name__"
 
@@ -89,6 +90,16 @@ class Expression:
         """Whether its result is empty at times by its own doing. What only has a value fires whenever its
         series are there."""
         return _compares(self.tree)
+
+    @property
+    def divides(self) -> bool:
+        """Whether its values are in another unit than those of its series."""
+        return any(isinstance(one, parser.BinaryExpr) and str(one.op) == "/" for one in nodes(self.tree))
+
+    @property
+    def rate(self) -> bool:
+        """Whether its values are of a second."""
+        return any(isinstance(one, parser.Call) and one.func.name in RATES for one in nodes(self.tree))
 
     @property
     def labels(self) -> Labels:

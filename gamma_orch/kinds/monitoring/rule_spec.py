@@ -16,8 +16,8 @@ from gamma_orch.spec.written_out import WrittenOut
 
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
 Severity = Literal["critical", "warning", "info"]
-# Labels that are made here, or in `correlation`.
 BOUNDS = ("above", "below", "unusual")
+# Labels that are made here, or in `correlation`.
 OWN = ("alertname", "severity", promql.NAME, "resource", "outage", "needs")
 # By the end of a metric's name: the unit of its values, and who reads a threshold in it.
 UNITS: Mapping[str, tuple[str, Any]] = {
@@ -163,7 +163,7 @@ def _measured(metric: str) -> str:
     except promql.BadExpression:
         return ""
     names = {_HISTOGRAM.sub("", name.removesuffix("_bucket")) for name in parsed.metrics}
-    return names.pop() if len(names) == 1 and " / " not in parsed.pretty else ""
+    return names.pop() if len(names) == 1 and not parsed.divides else ""
 
 
 def _operand(metric: str) -> str:
