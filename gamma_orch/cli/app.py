@@ -6,6 +6,7 @@ import typer
 
 from gamma_orch.cli import (
     apply,
+    dashboards,
     destroy,
     dev,
     doctor,
@@ -56,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "down": down.down,
     "doctor": doctor.doctor,
     "dev": dev.dev,
+    "dashboards": dashboards.dashboards,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
