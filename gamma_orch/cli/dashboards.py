@@ -56,6 +56,7 @@ async def _serve(site: "Site", project: Path, env: str, port: int) -> None:
         listening.bind(("127.0.0.1", port))
     except OSError as error:
         raise GammaError(f"Port {port} cannot be listened on: {error.strerror}. Choose another.") from None
+    listening.listen()  # who opens the address at once waits, and is not refused
     with listening:
         page = app(listing, lambda name: _prometheus(site, name), token)
         place = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
@@ -70,7 +71,7 @@ def _prometheus(site: "Site", name: str) -> "Asked":
     found = site.world.targets.prometheus(name)
     if not found.exists:
         raise Permanent(f"{found.title} is not there yet: gamma apply -e {site.environment}")
-    return found
+    return found.as_it_is()
 
 
 def _read(project: Path, env: str, before: "Listing") -> "Listing":

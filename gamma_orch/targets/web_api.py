@@ -5,12 +5,13 @@ What always holds: a password or token is in no message; each call ends in time.
 
 import asyncio
 import base64
+import copy
 import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, ProviderError, Temporary
@@ -36,6 +37,7 @@ class WebApi:
         password, or a bearer `token`."""
         self.title = title
         self._local, self._url, self._token = server, url, token
+        self._starts = True
 
     @property
     def exists(self) -> bool:
@@ -44,9 +46,16 @@ class WebApi:
 
         return self._local is None or self._local.state() is not State.ABSENT
 
+    def as_it_is(self) -> Self:
+        """The same for who only looks: it is not started where it does not run, and not made sure of at each
+        question."""
+        found = copy.copy(self)
+        found._starts = False
+        return found
+
     async def ready(self) -> None:
         """Raises Permanent, or Missing, where it cannot be started."""
-        if self._local is not None:
+        if self._local is not None and self._starts:
             await asyncio.to_thread(self._local.ensure)
 
     async def ask(self, method: str, path: str, body: Json = None) -> bytes:

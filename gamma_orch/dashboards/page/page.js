@@ -3,7 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 const SPANS = [[300, "5 minutes"], [900, "15 minutes"], [3600, "hour"], [21600, "6 hours"], [86400, "day"], [604800, "week"], [2592000, "30 days"]];
-let boards = [], board = null, choice = null, socket = null, panels = [], waits = 500;
+const LATE = 15000; // milliseconds beyond the refresh until what is shown is said to be old
+let boards = [], board = null, heard = Date.now(), choice = null, socket = null, panels = [], waits = 500;
 
 // --- what was chosen: #name?span=3600&model=a&model=b -------------------------------------------
 
@@ -124,12 +125,22 @@ const hear = (said) => {
   if (said.board !== choice?.board) return;
   if (said.variable !== undefined) document.querySelector(`[data-variable="${said.variable}"]`)?.hear(said.values);
   else if (said.panel !== undefined) panels[said.panel]?.hear(said);
-  else $("state").textContent = `Live, ${new Date(1000 * said.done).toLocaleTimeString()}`;
+  else {
+    heard = Date.now();
+    $("state").textContent = `Live, ${new Date(1000 * said.done).toLocaleTimeString()}`;
+    $("state").className = "";
+  }
 };
+
+setInterval(() => {
+  if (!board || socket?.readyState !== WebSocket.OPEN || Date.now() - heard < 1000 * board.fields.refresh + LATE) return;
+  $("state").textContent = `No answer since ${new Date(heard).toLocaleTimeString()}`;
+  $("state").className = "gone";
+}, 1000);
 
 const connect = () => {
   socket = new WebSocket(`ws://${location.host}/live`);
-  socket.addEventListener("open", () => { waits = 500; $("state").className = ""; ask(); });
+  socket.addEventListener("open", () => { waits = 500; heard = Date.now(); $("state").className = ""; ask(); });
   socket.addEventListener("message", (event) => hear(JSON.parse(event.data)));
   socket.addEventListener("close", () => {
     $("state").textContent = "Not connected; what is shown is of before.";
