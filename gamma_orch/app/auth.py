@@ -9,7 +9,8 @@ the event loop's. Always:
   the anonymous principal.
 - The algorithm is the one of the key that was found, never what the header says; the header must agree.
   Keys come from the bundle alone: `jwk`, `jku`, `x5u` and `x5c` of a header are not looked at.
-- A refusal has one of four texts, and neither it nor what it was raised from holds a byte of the token.
+- A refusal has one of four texts, and neither it nor what it was raised from holds a byte of the token. Why
+  exactly, only the log of security is told (`Sign`); whose token it is, where its signature is good.
 
 Decisions:
 
@@ -33,7 +34,7 @@ from typing import Any, Literal, cast
 
 from cachetools import LRUCache
 from cryptography.exceptions import UnsupportedAlgorithm
-from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.errors import ClaimError, ExpiredTokenError, JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
@@ -41,6 +42,7 @@ from joserfc.util import urlsafe_b64decode
 
 from gamma_orch.app.bundle import ApiKey, Auth, Issuer
 from gamma_orch.app.errors import Unauthenticated
+from gamma_orch.app.security import Kind, Sign
 
 TOKENS = "tokens"  # the secret that our own tokens are signed with
 ANONYMOUS = "anonymous"
@@ -104,16 +106,30 @@ class _Trust:
     keys: Mapping[str | None, _Key]  # by `kid`; a secret stands alone, under None
     own: bool
 
-    def signed(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> bool:
+    def unsigned(self, header: Mapping[str, Any], signed: bytes, signature: bytes) -> str:
+        """Why it is not signed as it has to be; empty: it is."""
         if "crit" in header or not _is_access(header.get("typ")):
-            return False
+            return "header"
         kid = None
         if self.issuer.jwks is not None:
             kid = header.get("kid")
             if not isinstance(kid, str):
-                return False
+                return "key"
         key = self.keys.get(kid)
-        return key is not None and header.get("alg") == key.algorithm and key.verifies(signed, signature)
+        if key is None:
+            return "key"
+        if header.get("alg") != key.algorithm:
+            return "algorithm"
+        return "" if key.verifies(signed, signature) else "signature"
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    detail: str  # what is answered
+    sign: Sign
+
+    def problem(self) -> Unauthenticated:
+        return Unauthenticated(self.detail, "invalid_token").noted(self.sign)
 
 
 class Gatekeeper:
@@ -138,7 +154,7 @@ class Gatekeeper:
             Principal(ANONYMOUS, "", frozenset(auth.anonymous), "anonymous") if auth.anonymous else None
         )
         self._verified: LRUCache[bytes, tuple[Principal, float]] = LRUCache(VERIFIED)
-        self._refused: LRUCache[bytes, tuple[str, float]] = LRUCache(REFUSED)
+        self._refused: LRUCache[bytes, tuple[_Refusal, float]] = LRUCache(REFUSED)
 
         faults = list(_confusions(auth, service))
         self._trusted: dict[str, _Trust] = {}
@@ -157,23 +173,23 @@ class Gatekeeper:
         if authorization is None:
             if api_key is None:
                 if self._anonymous is None:
-                    raise Unauthenticated(MISSING)
+                    raise Unauthenticated(MISSING).noted(Sign("credentials", "missing"))
                 return self._anonymous
             return self._by_key(api_key)
         if api_key is not None or len(authorization) > LONGEST:
-            raise _refusal(MALFORMED)
+            raise _refusal(MALFORMED, "credentials", "malformed").problem()
         scheme, _, presented = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
-            raise _refusal(MALFORMED)
+            raise _refusal(MALFORMED, "credentials", "malformed").problem()
         # A JWT has two dots, and an API key none.
         return self._by_token(presented) if b"." in presented else self._by_key(presented)
 
     def _by_key(self, presented: bytes) -> Principal:
         if not 0 < len(presented) <= LONGEST:
-            raise _refusal(MALFORMED)
+            raise _refusal(MALFORMED, "key", "malformed").problem()
         principal = self._keys.get(hashlib.sha256(presented).digest())
         if principal is None:
-            raise _refusal(NOT_TAKEN)
+            raise _refusal(NOT_TAKEN, "key", "unknown").problem()
         return principal
 
     def _by_token(self, token: bytes) -> Principal:
@@ -182,17 +198,17 @@ class Gatekeeper:
         if (taken := self._verified.get(digest)) and now < taken[1]:
             return taken[0]
         if (refused := self._refused.get(digest)) and now < refused[1]:
-            raise _refusal(refused[0])
+            raise refused[0].problem()
         found = self._verify(token)
-        if isinstance(found, str):
+        if isinstance(found, _Refusal):
             # Five seconds more for a token whose `nbf` comes meanwhile: it is no matter.
             self._refused[digest] = found, now + REFUSED_FOR
-            raise _refusal(found)
+            raise found.problem()
         principal, expires = found
         self._verified[digest] = principal, min(expires, now + VERIFIED_FOR)
         return principal
 
-    def _verify(self, token: bytes) -> tuple[Principal, float] | str:
+    def _verify(self, token: bytes) -> tuple[Principal, float] | _Refusal:
         """The principal and when it ends, or why not. Returned rather than raised: an exception would carry
         the one before it, and a JSONDecodeError carries the whole text."""
         try:
@@ -202,24 +218,30 @@ class Gatekeeper:
             signature = urlsafe_b64decode(last)
             header, claims = json.loads(urlsafe_b64decode(head)), json.loads(urlsafe_b64decode(body))
         except (ValueError, RecursionError):
-            return MALFORMED
+            return _refusal(MALFORMED, "token", "malformed")
         if not isinstance(header, dict) or not isinstance(claims, dict):
-            return MALFORMED
+            return _refusal(MALFORMED, "token", "malformed")
         iss = claims.get("iss")
         trust = self._trusted.get(iss) if isinstance(iss, str) else None
-        if trust is None or not trust.signed(header, signed, signature):
-            return NOT_TAKEN
+        if trust is None:
+            return _refusal(NOT_TAKEN, "token", "issuer")
+        if reason := trust.unsigned(header, signed, signature):
+            return _refusal(NOT_TAKEN, "token", reason)
         try:
             trust.claims.validate(claims)
         except ExpiredTokenError:
-            return EXPIRED
-        except JoseError:
-            return NOT_TAKEN
+            return _refusal(EXPIRED, "token", "expired", _named(trust, claims))
+        except JoseError as error:
+            reason = "audience" if isinstance(error, ClaimError) and error.claim == "aud" else "claims"
+            return _refusal(NOT_TAKEN, "token", reason, _named(trust, claims))
         expires = min(claims["exp"], _YEAR_9999) + trust.issuer.leeway
         if claims.get("jti") in self._revoked:
-            return NOT_TAKEN
+            return _refusal(NOT_TAKEN, "token", "revoked", _named(trust, claims))
         principal = self._user(claims, expires) if trust.own else self._bearer(trust.issuer, claims, expires)
-        return (principal, expires) if principal else NOT_TAKEN
+        if principal is None:
+            reason = "user" if trust.own else "claims"
+            return _refusal(NOT_TAKEN, "token", reason, _named(trust, claims))
+        return principal, expires
 
     def _user(self, claims: Mapping[str, Any], expires: float) -> Principal | None:
         user = self._users.get(claims["sub"])
@@ -234,7 +256,7 @@ class Gatekeeper:
         named = claims.get(issuer.roles)
         roles = [named] if isinstance(named, str) else named if isinstance(named, list) else []
         scopes = (self._roles.get(role, ()) for role in roles if isinstance(role, str))
-        name = f"{issuer.issuer}#{claims['sub']}"
+        name = _subject(issuer, claims["sub"])
         return Principal(
             name, tenant, frozenset(scope for some in scopes for scope in some), "token", expires
         )
@@ -263,8 +285,20 @@ def secret_key(name: str, secrets: Mapping[str, str]) -> OctKey:
     return key
 
 
-def _refusal(detail: str) -> Unauthenticated:
-    return Unauthenticated(detail, "invalid_token")
+def _refusal(detail: str, kind: Kind, reason: str, whose: str = "") -> _Refusal:
+    return _Refusal(detail, Sign(kind, reason, principal=whose))
+
+
+def _subject(issuer: Issuer, sub: str) -> str:
+    return f"{issuer.issuer}#{sub}"
+
+
+def _named(trust: _Trust, claims: Mapping[str, Any]) -> str:
+    """The principal of a token that is signed well, and refused for what it says."""
+    sub = claims.get("sub")
+    if not isinstance(sub, str) or not _is_name(sub):
+        return ""
+    return sub if trust.own else _subject(trust.issuer, sub)
 
 
 def _of_key(key: ApiKey) -> Principal:

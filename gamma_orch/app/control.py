@@ -4,7 +4,7 @@ The Service kind calls `ask`; a worker listens with `Control`. The socket lies i
 (mode 0700), so that whoever may write bundles may give orders, and nobody else.
 
 Orders: `state` (who it is, and the digest that it runs), `swap` (take the bundle of that digest, or say why
-not), `drain` (take no more connections, and end when the last one has).
+not), `drain` (take no more connections, and end when the last one has), `security` (the events since).
 """
 
 import asyncio

@@ -40,6 +40,7 @@ from gamma_orch.app.errors import (
     WrongMethod,
 )
 from gamma_orch.app.routes import OPEN, Match, Route, Table
+from gamma_orch.app.security import Sign
 from gamma_orch.app.traces import Trace
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ LIVE = "gamma.live"  # the subprotocol that is answered: never the one that carr
 # type, and the body of this request is here already.
 WHOLE, HERE = "gamma.whole", "gamma.here"
 BODY = 30.0  # seconds that a body may take to come: who is slower holds a place for nothing
+SCOPE, MALFORMED = Sign("forbidden", "scope"), Sign("credentials", "malformed")
 NOBODY = Principal("", "", frozenset(), "anonymous", None)
 
 
@@ -126,7 +128,7 @@ class Edge:
                 verdict = await self._limited(request)
                 if verdict is not None:
                     request.headers += limits.headers(verdict)
-                    self._count(verdict)
+                    self._count(request, verdict)
             request.step("admit")
             body = None
             if "POST" in found.route.methods:
@@ -144,9 +146,9 @@ class Edge:
                     behind["method"] = "GET"
                 await self._app(behind, receive if body is None else _once(body, receive), answer.send)
                 if request.problem is not None:
-                    self._count_problem(request, request.problem)
+                    self._count_problem(scope, request, request.problem)
         except Problem as problem:
-            self._count_problem(request, problem)
+            self._count_problem(scope, request, problem)
             await answer.problem(problem)
         except asyncio.CancelledError:
             raise
@@ -187,7 +189,7 @@ class Edge:
             if not _may(request.principal, route, request.model):
                 one = request.model or route.body_names_model
                 named = f", or {route.scope}: with the name of the model" if one else ""
-                raise Forbidden(f"This needs the scope {route.scope}{named}.")
+                raise Forbidden(f"This needs the scope {route.scope}{named}.").noted(SCOPE)
         return found
 
     def _who(self, policy: "Policy", authorization: bytes | None, key: bytes | None) -> Principal:
@@ -195,7 +197,17 @@ class Edge:
         found = policy.gate.who(authorization, key)
         return replace(found, name="") if found.kind == "anonymous" else found
 
-    def _count_problem(self, request: Request, problem: Problem) -> None:
+    def _count_problem(self, scope: Scope, request: Request, problem: Problem) -> None:
+        if problem.sign is not None:
+            self._worker.security.note(
+                problem.sign,
+                request=request.id,
+                address=request.address,
+                route=request.route,
+                method=scope.get("method", "GET"),
+                principal=request.principal.name,
+                presented=_presented(scope),
+            )
         match problem:
             case Unauthenticated():
                 self._worker.metrics.refused("unauthenticated")
@@ -207,14 +219,20 @@ class Edge:
     def _fault(self, request: Request, error: Exception) -> None:
         self._worker.log.error("fault", request=request.id, route=request.route, where=_where(error))
 
-    def _count(self, verdict: limits.Verdict) -> None:
+    def refused(self, problem: Problem, request: str, address: str) -> None:
+        """`wire` refuses what never became a request."""
+        if problem.sign is not None:
+            self._worker.security.note(problem.sign, request=request, address=address)
+
+    def _count(self, request: Request, verdict: limits.Verdict) -> None:
         """Raises TooMany."""
         if not verdict.allowed:
             self._worker.metrics.refused("limited", verdict.name)
-            raise TooMany(
+            problem = TooMany(
                 f"The limit {verdict.name} is used up: {verdict.limit} are allowed at once. "
                 "Come again when Retry-After has passed."
             )
+            raise problem.noted(Sign("limit", _whose(request, verdict), verdict.name))
 
     def _limited(self, request: Request) -> "Awaitable[limits.Verdict | None]":
         principal = request.principal
@@ -238,7 +256,7 @@ class Edge:
         try:
             credentials, needs = self._admit_socket(scope, path, request)
         except Problem as problem:
-            self._count_problem(request, problem)
+            self._count_problem(scope, request, problem)
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             self._worker.answered(request, problem.status.value, "GET")
@@ -248,7 +266,7 @@ class Edge:
         self._worker.answered(request, 101, "GET")
         spoken = LIVE if LIVE in scope.get("subprotocols", ()) else None
         guarded = self._guarded(send, request, credentials, needs)
-        await self._worker.live(scope, receive, guarded, spoken, request.principal)
+        await self._worker.live(scope, receive, guarded, spoken, request.route)
 
     def _admit_socket(self, scope: Scope, path: str, request: Request) -> tuple[Credentials, str]:
         """What says who asks, and the scope that is needed. Raises Problem."""
@@ -257,14 +275,13 @@ class Edge:
             raise NotFound("no such path")
         request.route = found.route.name
         if not self._own_origin(scope, request.policy):
-            raise Forbidden("origin")
+            raise Forbidden("origin").noted(Sign("forbidden", "origin"))
         authorization, key = _credentials(scope)
-        chosen = next((one for one in scope.get("subprotocols", ()) if one.startswith("bearer.")), None)
-        if chosen is not None and authorization is None:
-            authorization = b"Bearer " + chosen.removeprefix("bearer.").encode("latin-1", "replace")
+        if authorization is None and (chosen := _subprotocol(scope)) is not None:
+            authorization = b"Bearer " + chosen
         request.principal = self._who(request.policy, authorization, key)
         if not request.principal.may(found.route.scope):
-            raise Forbidden("scope")
+            raise Forbidden("scope").noted(SCOPE)
         return (authorization, key), found.route.scope
 
     def _guarded(self, send: Send, request: Request, credentials: Credentials, needs: str) -> Send:
@@ -407,13 +424,41 @@ def _credentials(scope: Scope) -> Credentials:
     for name, value in scope["headers"]:
         if name == b"authorization":
             if authorization is not None:
-                raise Malformed("The header Authorization is there twice. Send it once.")
+                twice = Malformed("The header Authorization is there twice. Send it once.")
+                raise twice.noted(MALFORMED)
             authorization = value
         elif name == b"x-api-key":
             if key is not None:
-                raise Malformed("The header X-Api-Key is there twice. Send it once.")
+                twice = Malformed("The header X-Api-Key is there twice. Send it once.")
+                raise twice.noted(MALFORMED)
             key = value
     return authorization, key
+
+
+def _subprotocol(scope: Scope) -> bytes | None:
+    """The key that a browser gives a WebSocket."""
+    chosen = next((one for one in scope.get("subprotocols", ()) if one.startswith("bearer.")), None)
+    return None if chosen is None else chosen.removeprefix("bearer.").encode("latin-1", "replace")
+
+
+def _presented(scope: Scope) -> bytes | None:
+    """The key or token that came, for its fingerprint: the same, whichever way it came."""
+    headers: Iterable[Header] = scope["headers"]
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, presented = value.partition(b" ")
+            return presented if scheme.lower() == b"bearer" else value
+        if name == b"x-api-key":
+            return value
+    return _subprotocol(scope)
+
+
+def _whose(request: Request, verdict: limits.Verdict) -> str:
+    """Of the reasons of a limit that is used up."""
+    if isinstance(verdict, limits.Closed):
+        return "closed"
+    limit = next(one for one in request.policy.bundle.limits if one.name == verdict.name)
+    return limit.by if limit.counts == "requests" else "tokens"
 
 
 def _given_id(scope: Scope) -> str:
@@ -450,7 +495,7 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
         if not late or task is None or task.uncancel():
             raise
         says = f"The body was not here within {BODY:g} seconds."
-        raise Malformed(says, {"Connection": "close"}) from None
+        raise Malformed(says, {"Connection": "close"}).noted(Sign("wire", "slow")) from None
     finally:
         timer.cancel()
 

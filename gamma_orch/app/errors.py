@@ -23,7 +23,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from gamma_orch.app.security import Sign
 
 MEDIA = b"application/problem+json"
 
@@ -33,6 +35,7 @@ class Problem(Exception):
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     kind: ClassVar[str] = "internal"
+    sign: Sign | None = None  # the security event that it is, too
 
     def __init__(
         self,
@@ -46,6 +49,11 @@ class Problem(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.faults = tuple(faults)
+
+    def noted(self, sign: Sign) -> Self:
+        """The same, which the log of security has from then on."""
+        self.sign = sign
+        return self
 
     def body(self, request: str) -> bytes:
         """The JSON of the answer; `request` is its id, by which the log is searched."""

@@ -16,6 +16,7 @@ _COUNTERS = (
     "gamma_shadow_answers",
     "gamma_refused",
     "gamma_log_rows_dropped",
+    "gamma_security_events",
 )
 _GAUGES = (
     "gamma_bundle_info",

@@ -11,7 +11,6 @@ of it is whole numbers. Always:
 """
 
 import hashlib
-import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from gamma_orch.app.address import place
 from gamma_orch.app.bundle import Limit
 from gamma_orch.app.valkey import Gone, Script, Valkey
 
@@ -82,6 +82,12 @@ class Verdict(NamedTuple):  # a tuple, as the others: a frozen dataclass costs t
     """Seconds until all of it is there again."""
     retry: float
     """Seconds until it is worth asking again: 0 where it is allowed."""
+
+
+class Closed(Verdict):
+    """Nobody may: Valkey is gone, and the limit says that then none pass."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +217,7 @@ class Limiter:
             for want in wants:
                 limit = want.rule.limit
                 if limit.without == "closed":
-                    return Verdict(False, limit.name, limit.burst or limit.rate, 0, _AGAIN, _AGAIN)
+                    return Closed(False, limit.name, limit.burst or limit.rate, 0, _AGAIN, _AGAIN)
             wants = [want for want in wants if want.rule.limit.without == "local"]
             if not wants:
                 return None
@@ -279,21 +285,7 @@ def _subject(limit: Limit, name: str, who: Who) -> str:
         case "tenant" | "principal" if who.principal:
             return f"p{who.principal}"
         case _:
-            return f"a{_place(who.address)}"
-
-
-@lru_cache(maxsize=10_000)
-def _place(address: str) -> str:
-    """An IPv6 address counts by its /64: whoever has one has all of them."""
-    if ":" not in address:
-        return address
-    try:
-        parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
+            return f"a{place(who.address)}"
 
 
 def _now() -> int:

@@ -1,6 +1,7 @@
-"""The live stream: one message to all who listen at /v1/live, and nobody waits for the slowest.
+"""The live streams: one message to all who listen at /v1/live, and others at /v1/security.
 
-A worker has a `Hub` and publishes to it; `edge` hands each WebSocket that it has let in to `serve`. Always:
+Nobody waits for the slowest. A worker has a `Hub` for each stream and publishes to it; `edge` hands each
+WebSocket that it has let in to `serve`. Always:
 
 - A message is made into JSON once, however many listen, and not at all where nobody does. It is kept once,
   too: a client has no queue of its own, only the number of the message that it hears next.
@@ -16,11 +17,14 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
+from gamma_orch.app import control
 from gamma_orch.app.bundle import Live
 from gamma_orch.app.errors import Unavailable
 
@@ -138,10 +142,10 @@ class Hub:
             subscription.close(code, REASONS.get(code, ""))
 
     async def pulse(self, source: Callable[[], MutableMapping[str, Any]], every: float) -> None:
-        """Publish what `source` says, as long as somebody listens; until cancelled.
+        """Publish what `source` says, as long as somebody listens; until closed or cancelled.
 
         It is asked in a thread, because a snapshot of all metrics takes milliseconds."""
-        while True:
+        while not self._closed:
             await asyncio.sleep(every)
             if not self._subscriptions:
                 continue
@@ -149,6 +153,29 @@ class Hub:
                 self.publish(await asyncio.to_thread(source))
             except Exception:  # noqa: BLE001 - one snapshot that fails must not end the stream
                 structlog.get_logger().exception("live snapshot failed")
+
+    async def relay(self, home: Path, every: float) -> None:
+        """Publish the security events of all workers of this machine, for as long as somebody listens. Each
+        worker keeps its last ones, and is asked only then."""
+        began, seen = time.time(), dict[int, tuple[float, int]]()
+        while not self._closed:
+            await asyncio.sleep(every)
+            if not self._subscriptions:
+                began = time.time()
+                continue
+            slots = [int(path.stem) for path in (home / "slots").glob("*.sock")]
+            answers = await asyncio.gather(
+                *(_events(home, slot, *seen.get(slot, (0.0, 0))) for slot in slots)
+            )
+            new = []
+            for slot, said in zip(slots, answers, strict=True):
+                if said is not None:
+                    seen[slot] = said["began"], said["last"]
+                    new += said["events"]
+            for event in sorted(new, key=itemgetter("told")):
+                if event.pop("told") >= began:
+                    self.publish({"event": "security", **event})
+                    await asyncio.sleep(0)  # many at once would be more than are kept for a client
 
     def _wake(self, sleepers: Sequence[Subscription], start: int = 0) -> None:
         for subscription in sleepers[start : start + WOKEN]:
@@ -182,6 +209,15 @@ async def serve(scope: Scope, receive: Receive, send: Send, hub: Hub, subprotoco
         listening.cancel()
     if subscription.code:
         await _close(send, subscription.code, subscription.reason)
+
+
+async def _events(home: Path, slot: int, began: float, after: int) -> Any:
+    """What a worker has told since; None: it is gone, starting or stuck."""
+    try:
+        said = await control.ask(home, slot, "security", 2.0, began=began, after=after)
+    except control.Silent:
+        return None
+    return said if "events" in said else None  # one of a version before knows no such order
 
 
 async def _listen(receive: Receive, subscription: Subscription) -> None:

@@ -26,6 +26,7 @@ from gamma_orch.app import passwords
 from gamma_orch.app.auth import TOKENS, own_issuer, secret_key
 from gamma_orch.app.bundle import Auth, User
 from gamma_orch.app.errors import TooMany, Unauthenticated
+from gamma_orch.app.security import Sign
 
 FREE = 5  # failures without a wait
 LONGEST_WAIT = 60.0  # seconds
@@ -69,6 +70,11 @@ class Attempts:
         self._known.pop(name, None)
 
 
+def _sign(reason: str, user: User | None, name: str) -> Sign:
+    """What is no user's name may be a password, and is not kept."""
+    return Sign("login", reason, principal=user.name if user else "", tried=name)
+
+
 def _wait(failed: int) -> float:
     # min, because 2.0**1024 is no float.
     return min(2.0 ** min(failed - FREE, 10), LONGEST_WAIT) if failed >= FREE else 0.0
@@ -107,10 +113,13 @@ class Login:
         """Raises Unauthenticated, TooMany where the account waits, and Unavailable under too many logins."""
         name = name[: _LONGEST_NAME + 1]  # one more than a user's, so that no beginning of a name is a user
         user = self._users.get(name)
-        self._attempts.begin(name, known=user is not None)
+        try:
+            self._attempts.begin(name, known=user is not None)
+        except TooMany as problem:
+            raise problem.noted(_sign("waits", user, name)) from None
         right = await passwords.verify(password, (user or self._decoy(name)).hash)
         if user is None or not right:
-            raise Unauthenticated(WRONG)
+            raise Unauthenticated(WRONG).noted(_sign("wrong", user, name))
         self._attempts.succeeded(name)
         return self._token(user)
 

@@ -37,6 +37,8 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gamma_orch.app.security import REASONS
+
 MEDIA = CONTENT_TYPE_LATEST
 UNKNOWN = "unknown"
 PATIENCE = 2.0  # seconds that a worker waits for the one before to leave its slot
@@ -45,7 +47,7 @@ LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 Refusal = Literal["unauthenticated", "forbidden", "limited"]
-Log = Literal["access", "requests", "predictions"]
+Log = Literal["access", "requests", "predictions", "security"]
 Watched = Literal["in_flight", "clients", "queue"]
 Tell = Callable[[float], None]
 
@@ -85,6 +87,10 @@ class Recorder:
         self._tokens = counter("gamma_tokens", "Tokens read and written.", "model", "direction")
         self._shadows = counter("gamma_shadow_answers", "Answers of shadows.", "model", "agrees")
         self._refused = counter("gamma_refused", "Requests turned away.", "reason", "limit")
+        self._security = counter("gamma_security_events", "Security events.", "kind", "reason")
+        for kind, reasons in REASONS.items():  # all there are: what begins at 0 has a rate from its first one
+            for reason in reasons:
+                _ = self._security[kind, reason]
         self._dropped = counter("gamma_log_rows_dropped", "Log rows that nobody could take.", "log")
         for log in get_args(Log):  # made here: the thread that writes the log must make no child
             _ = self._dropped[log,]
@@ -123,6 +129,9 @@ class Recorder:
         """`limit`: the name of the one that is used up."""
         self._refused[reason, limit](1)
 
+    def security(self, kind: str, reason: str) -> None:
+        self._security[kind, reason](1)
+
     def shadow(self, model: str, agrees: bool) -> None:
         self._shadows[model, "yes" if agrees else "no"](1)
 
@@ -153,6 +162,7 @@ class Recorder:
     def watch(self, what: Watched, count: Callable[[], float] | None, model: str = "") -> None:
         """`sample` asks `count` from now on. None: it is gone, and is 0."""
         key = (what, model)
+        self._models.add(model)  # it is loaded, and in the bundle that is told of when all are
         tell = self._gauges[what][(model,) if what == "queue" else ()]
         if count is None:
             self._sources.pop(key, None)

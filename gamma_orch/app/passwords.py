@@ -20,6 +20,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from pwdlib.hashers.bcrypt import BcryptHasher
 
 from gamma_orch.app.errors import Unavailable
+from gamma_orch.app.security import Sign
 
 LEAST = 12  # characters
 LONGEST = 256  # characters; a longer one is never right
@@ -83,7 +84,8 @@ async def verify(password: str, kept: str) -> bool:
     """Whether the hash is this password's. Raises Unavailable where too many wait already."""
     global _waiting  # noqa: PLW0603 - one count for the one pool
     if _waiting >= WAITING:
-        raise Unavailable("Too many logins are under way: come again shortly.", again=1)
+        busy = Unavailable("Too many logins are under way: come again shortly.", again=1)
+        raise busy.noted(Sign("login", "busy"))
     _waiting += 1
     try:
         return await asyncio.get_running_loop().run_in_executor(_pool, verified, password, kept)

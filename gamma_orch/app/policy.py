@@ -21,6 +21,7 @@ from gamma_orch.app.errors import Forbidden, NotFound
 from gamma_orch.app.limits import Limiter, Who
 from gamma_orch.app.login import Attempts, Login
 from gamma_orch.app.records import Prediction, Record, Records
+from gamma_orch.app.security import Sign
 from gamma_orch.app.serving import NotServed, Served, Shelf
 from gamma_orch.app.traces import Missing, Traces
 from gamma_orch.app.valkey import Valkey
@@ -64,7 +65,8 @@ class Policy:
         Raises Forbidden before NotFound: who may not ask does not learn what exists."""
         request.model = name
         if not request.principal.may("predict", name):
-            raise Forbidden("This needs the scope predict, or predict: with the name of the model.")
+            problem = Forbidden("This needs the scope predict, or predict: with the name of the model.")
+            raise problem.noted(Sign("forbidden", "scope"))
         return self.served(name)
 
     async def predict(self, request: "Request", body: bytes) -> tuple[str, bytes]:

@@ -1,17 +1,19 @@
-"""The request log and the predictions: rows in PostgreSQL, written behind the requests.
+"""The request log, predictions and security events: rows in PostgreSQL, written behind the requests.
 
-A policy has one `Records`, adds a `Record` for each request, and closes it at its end. Always:
+A policy has one `Records`, adds a `Record` for each request, and closes it at its end; `worker` adds the
+events that `security` tells. Always:
 
-- `add` neither waits nor raises. Rows wait in memory, as many as `log.waiting` and `TEXTS` allow; beyond that
-  they are counted and dropped.
+- `add` and `event` neither wait nor raise. Rows wait in memory, as many as `log.waiting` and `TEXTS` allow,
+  and `EVENTS` beside them, so that requests drive no event out; beyond that they are counted and dropped.
 - Rows go in batches, each in one transaction. While the database cannot be had they wait, and it is tried
   again with growing pauses. A row that PostgreSQL takes in no company is dropped and counted.
 - An orderly close writes what is left, within a time limit.
 - A row may be there twice, where the connection broke between the commit and the word of it; never in part.
 - A text leaves the process sealed or as a digest, as `log.predictions` says; never as it is.
 
-The role that writes needs USAGE on the schema, INSERT and SELECT on both tables (the columns are asked for
-before a COPY), and CREATE only where they are not there yet.
+The role that writes needs USAGE on the schema, INSERT and SELECT on the tables (the columns are asked for
+before a COPY), and CREATE only where they are not there yet. Where the table of events is missing and it may
+not make it, as after an upgrade, events are dropped and counted, and the others are written.
 """
 
 import asyncio
@@ -31,14 +33,16 @@ import asyncpg
 import structlog
 
 from gamma_orch.app.bundle import Log
+from gamma_orch.app.security import Event
 
 CONNECTING = 5.0  # seconds
 WRITING = 30.0  # seconds for one batch
 PAUSES = (0.5, 30.0)  # seconds, the first and the longest
 TEXTS = 64_000_000  # characters of texts that wait, at most
+EVENTS = 5_000  # events that wait, at most
 NAME = 256  # characters of a name
 
-Kind = Literal["requests", "predictions"]
+Kind = Literal["requests", "predictions", "security"]
 Seal = Callable[[str], bytes]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Values = tuple[object, ...]
@@ -71,7 +75,26 @@ PREDICTIONS = {
     "input_sealed": "bytea",
     "answer_sealed": "bytea",
 }
-TABLES = {"gamma_requests": REQUESTS, "gamma_predictions": PREDICTIONS}
+SECURITY = {
+    "at": "timestamptz not null",  # of the first, where there are several
+    "until": "timestamptz not null",  # of the last
+    "count": "bigint not null",  # several are one row: sum(count) is how many there were
+    "service": "text not null",
+    "kind": "text not null",
+    "reason": "text not null",
+    "detail": "text not null",  # the name of the limit
+    "route": "text not null",
+    "method": "text not null",
+    "principal": "text not null",
+    "address": "inet",
+    "fingerprint": "text not null",  # of the key, the token, the name of a login
+    "request": "uuid",
+}
+TABLES = {"gamma_requests": REQUESTS, "gamma_predictions": PREDICTIONS, "gamma_security_events": SECURITY}
+OF: dict[str, Kind] = dict(zip(TABLES, ("requests", "predictions", "security"), strict=True))
+INDEXES = {
+    "gamma_security_events": {"gamma_security_events_at": "at", "gamma_security_events_kind_at": "kind, at"}
+}
 
 
 class Record(NamedTuple):
@@ -101,7 +124,7 @@ class Prediction(NamedTuple):
 
 class _Waiting(NamedTuple):
     at: float  # when it was added, which is when the request ended
-    record: Record
+    record: Record | Event
     said: Prediction | tuple[bytes, bytes] | None  # or the digests of both
 
 
@@ -127,7 +150,8 @@ class Records:
         self._kept = url is not None and (log.requests or log.predictions != "none")
         self._kind: Kind = "requests" if log.requests else "predictions"
         self._rows: deque[_Waiting] = deque()
-        self._characters = 0
+        self._characters = self._events = 0
+        self._unmade = False  # there is no table for events, and we may not make it
         self._full, self._closing = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
@@ -137,10 +161,9 @@ class Records:
         return len(self._rows)
 
     def add(self, record: Record, prediction: Prediction | None = None) -> None:
-        """The first one begins the writing, in the running loop."""
         if not self._kept:
             return
-        if self._closing.is_set() or len(self._rows) >= self._log.waiting:
+        if self._closing.is_set() or len(self._rows) - self._events >= self._log.waiting:
             self._lose(self._kind, 1)
             return
         said: Prediction | tuple[bytes, bytes] | None = None
@@ -155,7 +178,20 @@ class Records:
                 said = prediction
         if said is None and not self._log.requests:
             return
-        self._rows.append(_Waiting(time.time(), record, said))
+        self._append(_Waiting(time.time(), record, said))
+
+    def event(self, event: Event) -> None:
+        if not self._kept:
+            return
+        if self._closing.is_set() or self._events >= EVENTS:
+            self._lose("security", 1)
+            return
+        self._events += 1
+        self._append(_Waiting(event.at, event, None))
+
+    def _append(self, row: _Waiting) -> None:
+        """The first one begins the writing, in the running loop."""
+        self._rows.append(row)
         if len(self._rows) >= self._log.batch:
             self._full.set()
         if self._task is None:
@@ -170,8 +206,10 @@ class Records:
                 async with asyncio.timeout(limit):
                     await self._task  # which is cancelled where the time is over
         if self._rows:
-            self._lose(self._kind, len(self._rows))
+            self._lose(self._kind, len(self._rows) - self._events)
+            self._lose("security", self._events)
             self._rows.clear()
+            self._events = 0
         self._disconnect()
 
     # Writing
@@ -205,12 +243,16 @@ class Records:
         async with asyncio.timeout(WRITING):
             # In a thread: 500 rows take milliseconds, sealed ones tens of them, which the loop has not.
             rows, unsealed = await asyncio.to_thread(self._prepared, waiting)
-            await self._copy(await self._connected(), rows)
+            connection = await self._connected()
+            taken = [row for row in rows if not (self._unmade and OF[row[0]] == "security")]
+            await self._copy(connection, taken)
+        self._lose("security", len(rows) - len(taken))
         if unsealed:
             self._lose("predictions", unsealed)
         for one in waiting:
             self._rows.popleft()
             self._characters -= _characters(one)
+            self._events -= isinstance(one.record, Event)
 
     async def _copy(self, connection: Any, rows: Sequence[Row]) -> None:
         """All in one transaction; where a value is not taken, each half for itself."""
@@ -224,7 +266,7 @@ class Records:
         except (asyncpg.DataError, ValueError, TypeError, OverflowError) as error:
             if len(rows) == 1:
                 structlog.get_logger().warning("row of the request log refused", why=type(error).__name__)
-                self._lose("requests" if rows[0][0] == "gamma_requests" else "predictions", 1)
+                self._lose(OF[rows[0][0]], 1)
                 return
             half = len(rows) // 2
             await self._copy(connection, rows[:half])
@@ -242,7 +284,7 @@ class Records:
         return self._connection
 
     async def _ensure_tables(self, connection: Any) -> None:
-        schema = _quoted(self._schema)
+        schema, self._unmade = _quoted(self._schema), False
         # Looked for first: IF NOT EXISTS asks for the right to make what is there already.
         missing = [
             table
@@ -259,8 +301,21 @@ class Records:
             if await connection.fetchval("select to_regnamespace($1)", schema) is None:
                 await connection.execute(f"create schema if not exists {schema}")
             for table in missing:
-                columns = ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
-                await connection.execute(f"create table if not exists {schema}.{table} ({columns})")
+                try:
+                    async with connection.transaction():
+                        await self._make(connection, table)
+                except asyncpg.InsufficientPrivilegeError as error:
+                    if OF[table] != "security":
+                        raise
+                    self._unmade = True
+                    structlog.get_logger().warning("security events not written", why=str(error))
+
+    async def _make(self, connection: Any, table: str) -> None:
+        schema = _quoted(self._schema)
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in TABLES[table].items())
+        await connection.execute(f"create table if not exists {schema}.{table} ({columns})")
+        for name, on in INDEXES.get(table, {}).items():
+            await connection.execute(f"create index if not exists {name} on {schema}.{table} ({on})")
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -274,6 +329,9 @@ class Records:
         rows: list[Row] = []
         unsealed = 0
         for at, record, said in waiting:
+            if isinstance(record, Event):
+                rows.append(("gamma_security_events", _event(record)))
+                continue
             if self._log.requests:
                 rows.append(("gamma_requests", _request(at, record)))
             if said is None:
@@ -298,8 +356,9 @@ class Records:
         return (*head, None, None, self._seal(said.given), self._seal(said.answer))
 
     def _lose(self, kind: Kind, rows: int) -> None:
-        self.dropped += rows
-        self._tell(kind, rows)
+        if rows:
+            self.dropped += rows
+            self._tell(kind, rows)
 
 
 def _sha256(text: str) -> bytes:
@@ -326,6 +385,24 @@ def _request(at: float, record: Record) -> Values:
         _name(record.cache),
         record.tokens_in,
         record.tokens_out,
+    )
+
+
+def _event(event: Event) -> Values:
+    return (
+        datetime.fromtimestamp(event.at, UTC),
+        datetime.fromtimestamp(event.until, UTC),
+        event.count,
+        event.service,
+        event.kind,
+        event.reason,
+        event.detail,
+        event.route,
+        event.method,
+        _name(event.principal),
+        _address(event.address),
+        event.fingerprint,
+        event.request or None,
     )
 
 

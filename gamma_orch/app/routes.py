@@ -38,6 +38,7 @@ ROUTES = (
     Route("token", "/v1/token", ("POST",), OPEN),
     Route("whoami", "/v1/whoami", ("GET",), "models"),
     Route("live", "/v1/live", (), "live", socket=True),
+    Route("security", "/v1/security", (), "security", socket=True),
     Route("metrics", "/metrics", ("GET",), "metrics"),
     Route("health", "/healthz", ("GET",), OPEN),
     Route("ready", "/readyz", ("GET",), OPEN),

@@ -24,8 +24,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gamma_orch.app.edge import ALWAYS, BODY, CLOSE, HERE, WHOLE
+from gamma_orch.app.edge import ALWAYS, BODY, CLOSE, HERE, WHOLE, Edge
 from gamma_orch.app.errors import MEDIA, HeadTooLarge, Malformed, Problem
+from gamma_orch.app.security import Sign
 
 HEAD = 32_768  # bytes: a credential has at most 8192, and proxies ahead allow no more either
 WAIT = BODY  # seconds
@@ -145,7 +146,8 @@ class Wire(HttpToolsProtocol):
                 self._problem = _too_large()
                 raise self._problem  # the parser stops, and `send_400_response` is called
         if sum(name == b"host" for name, _ in self.headers) > 1:
-            self._problem = Malformed("The header Host is there twice. Send it once.")
+            twice = Malformed("The header Host is there twice. Send it once.")
+            self._problem = twice.noted(Sign("wire", "host"))
             raise self._problem
         # A copy: the parser goes on to put trailers into the list that it has.
         self.scope["headers"] = self.headers.copy()
@@ -189,10 +191,11 @@ class Wire(HttpToolsProtocol):
             if cast(Any, self.transport.get_protocol()).handshake_initiated:
                 return
         self._heading = True
-        self._refuse(Malformed("This is no handshake of a WebSocket."))
+        self._refuse(Malformed("This is no handshake of a WebSocket.").noted(Sign("wire", "handshake")))
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._problem or Malformed("This is no HTTP request."))
+        problem = self._problem or Malformed("This is no HTTP request.").noted(Sign("wire", "http"))
+        self._refuse(problem)
 
     def overdue(self, now: float) -> bool:
         longest = WAIT if self._heading else self.timeout_keep_alive
@@ -200,7 +203,8 @@ class Wire(HttpToolsProtocol):
 
     def give_up(self) -> None:
         if self._heading:
-            self._refuse(Malformed(f"The head was not here within {WAIT:g} seconds."))
+            late = Malformed(f"The head was not here within {WAIT:g} seconds.")
+            self._refuse(late.noted(Sign("wire", "slow")))
         else:
             self.transport.close()
 
@@ -211,6 +215,9 @@ class Wire(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """The last that is said on this connection. Where earlier requests wait for their answers it is not
         said, for it would be taken for one of them: they are answered, and then the connection ends."""
+        made = str(uuid.uuid4())
+        if isinstance(self.app, Edge):
+            self.app.refused(problem, made, self.client[0] if self.client else "")
         last = self._last()
         # Of a request that begins; or else it is in the middle of the body of the last one.
         begins = last is None or self._heading or not last.more_body
@@ -220,7 +227,6 @@ class Wire(HttpToolsProtocol):
             last.keep_alive = False
             return
         if not self.transport.is_closing() and (begins or waits):
-            made = str(uuid.uuid4())
             body = problem.body(made)
             headers = [
                 *self.server_state.default_headers,
@@ -245,4 +251,5 @@ async def watch(connections: AbstractSet[Any]) -> None:
 
 
 def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"The head of the request is larger than the {HEAD:,} bytes that are taken.")
+    problem = HeadTooLarge(f"The head of the request is larger than the {HEAD:,} bytes that are taken.")
+    return problem.noted(Sign("wire", "head"))

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from pydantic import ValidationError
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gamma_orch.app import logs
-from gamma_orch.app.bundle import Bundle, Secrets
+from gamma_orch.app.bundle import Bundle, Live, Secrets
 from gamma_orch.app.control import Control
 from gamma_orch.app.edge import App, Edge, Receive, Request, Scope, Send
 from gamma_orch.app.live import Hub
 from gamma_orch.app.live import serve as serve_live
 from gamma_orch.app.metrics import Recorder
 from gamma_orch.app.policy import Policy, Refused, compiled
+from gamma_orch.app.security import Event, Events, key_in
 from gamma_orch.app.serving import Served, Shelf
 from gamma_orch.app.wire import Wire, watch
 
@@ -51,6 +53,7 @@ class Worker:
         self.log = logs.logger()
         self.metrics = Recorder(home / "metrics", slot)
         self.metrics.watch("in_flight", lambda: self.inflight)
+        self.security = Events(key_in(home), self.metrics.security, self._secure)
         self.answers = self.faults = 0  # requests answered, and those of them with a 500
         self.shelf = Shelf(self.metrics, home / "compiled")
         self.policy: Policy | None = None
@@ -62,8 +65,9 @@ class Worker:
         self._swapping = asyncio.Lock()
         self._server: Server | None = None
         self._writer = logs.configure(dropped=self._lost)
-        self._control = Control(home, slot, {"state": self._state, "swap": self._swap, "drain": self._drain})
-        self._hub: Hub | None = None
+        orders = {"state": self._state, "swap": self._swap, "drain": self._drain, "security": self._since}
+        self._control = Control(home, slot, orders)
+        self._hubs: dict[str, Hub] = {}  # by the names of their routes
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> App:
@@ -73,6 +77,7 @@ class Worker:
         await self._control.start()
         self._start(self.metrics.beat())
         self._start(self._watch_valkey())
+        self._start(self.security.run())
         return Edge(self, application(self))
 
     async def serve(self, listening: socket.socket) -> None:
@@ -102,12 +107,12 @@ class Worker:
         self._server = Server(config, self)
         self._start(watch(self._server.server_state.connections))
         await self._server.serve(sockets=[listening])
-        await self.aclose()
 
     async def aclose(self) -> None:
         for task in self._tasks:
             task.cancel()
         await self._control.aclose()
+        self.security.turn()
         if self.policy is not None:
             await self.policy.aclose(None)
         await self.shelf.aclose()
@@ -134,14 +139,11 @@ class Worker:
             # What is secret now is in no line from now on, whatever wants to log it.
             self._writer = logs.configure(known=_known(secrets), dropped=self._lost)
             made = await compiled(bundle, secrets, before, self.shelf, self.metrics, self._tell)
-            if self._hub is None or before is None or before.bundle.live != bundle.live:
-                if self._hub is not None:
-                    self._hub.close(1012)
-                hub = self._hub = Hub(bundle.live)
-                self.metrics.watch("clients", lambda: hub.clients)
-                self._start(hub.pulse(self._pulse, bundle.live.every))
+            if before is None or before.bundle.live != bundle.live:
+                self._open(bundle.live)
             self.policy = made  # the swap
             self.fault = ""
+            self.security.service = bundle.service
             self._watch(made)
             self.metrics.bundle(digest, bundle.models)
             self.log.info("bundle taken", bundle=digest)
@@ -174,6 +176,9 @@ class Worker:
         except Refused as error:
             return {"error": str(error)}
         return await self._state(order)
+
+    async def _since(self, order: Mapping[str, Json]) -> Json:
+        return self.security.since(order["began"], order["after"])
 
     async def _drain(self, order: Mapping[str, Json]) -> Json:
         if self._server is not None:
@@ -215,13 +220,29 @@ class Worker:
         )
 
     async def live(
-        self, scope: Scope, receive: Receive, send: Send, subprotocol: str | None, principal: Any
+        self, scope: Scope, receive: Receive, send: Send, subprotocol: str | None, route: str
     ) -> None:
-        assert self._hub is not None
-        await serve_live(scope, receive, send, self._hub, subprotocol)
+        await serve_live(scope, receive, send, self._hubs[route], subprotocol)
 
     def _pulse(self) -> dict[str, Json]:
         return {"event": "metrics", "at": time.time(), "totals": self.metrics.snapshot()}
+
+    def _open(self, live: Live) -> None:
+        """Streams with these bounds; those that there were end."""
+        for hub in self._hubs.values():
+            hub.close(1012)
+        figures, events = Hub(live), Hub(live)
+        self._hubs = {"live": figures, "security": events}
+        self.metrics.watch("clients", lambda: figures.clients + events.clients)
+        self._start(figures.pulse(self._pulse, live.every))
+        self._start(events.relay(self.home, live.every))
+
+    def _secure(self, event: Event) -> None:
+        said = {name: value for name, value in asdict(event).items() if value != ""}
+        del said["at"], said["until"]  # a line has its time
+        self.log.warning("security", **said)
+        if self.policy is not None and self.policy.records is not None:
+            self.policy.records.event(event)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -251,8 +272,8 @@ class Worker:
         self.draining = True
         for listening in server.servers:
             listening.close()
-        if self._hub is not None:
-            self._hub.close(1012)
+        for hub in self._hubs.values():
+            hub.close(1012)
         limit = self.policy.bundle.process.drain if self.policy else 0.0
         end = time.monotonic() + limit
         while time.monotonic() < end and server.server_state.connections:
@@ -263,7 +284,8 @@ class Worker:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which drains before it closes."""
+    """uvicorn's, which drains before it closes, and lets the worker go while it still lives: after `serve` it
+    sends itself the signal that has ended it, and what waits for the database would be lost."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
         super().__init__(config)
@@ -272,6 +294,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._worker.drained(self)
         await super().shutdown(sockets)
+        await self._worker.aclose()
 
 
 class WebSocket(WebSocketsSansIOProtocol):

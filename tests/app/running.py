@@ -26,7 +26,7 @@ KEYS = {
     "narrow": "gk_narrow_0123456789abcdef",
 }
 SCOPES = {
-    "all": ("models", "predict", "metrics", "live"),
+    "all": ("models", "predict", "metrics", "live", "security"),
     "caller": ("models", "predict"),
     "narrow": ("models", "predict:other"),
 }

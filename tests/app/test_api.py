@@ -426,7 +426,7 @@ def test_who_am_i(api: Api) -> None:
         "name": "all",
         "kind": "key",
         "tenant": "",
-        "scopes": ["live", "metrics", "models", "predict"],
+        "scopes": ["live", "metrics", "models", "predict", "security"],
         "expires": None,
     }
 

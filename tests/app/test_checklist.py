@@ -48,7 +48,7 @@ CANARY = "canary-91be"
 PAIR = RSAKey.generate_key(2048)
 # Whoever opens another path changes this, too.
 OPEN = {"/v1/token", "/healthz", "/readyz", "/", "/page.js", "/page.css", "/openapi.json"}
-SCOPES = {"models", "predict", "metrics", "live"}
+SCOPES = {"models", "predict", "metrics", "live", "security"}
 
 
 @dataclass

@@ -115,6 +115,7 @@ def test_everything_else() -> None:
     recorder.refused("limited", "per-key")
     recorder.shadow("m", True)
     recorder.shadow("m", False)
+    recorder.security("login", "wrong")
     recorder.dropped("access", 4)
     recorder.lag(0.002)
     page = read(recorder.exposition())
@@ -126,6 +127,8 @@ def test_everything_else() -> None:
     assert page['gamma_refused_total{limit="per-key",reason="limited"}'] == 1
     assert page['gamma_shadow_answers_total{agrees="yes",model="m"}'] == 1
     assert page['gamma_shadow_answers_total{agrees="no",model="m"}'] == 1
+    assert page['gamma_security_events_total{kind="login",reason="wrong"}'] == 1
+    assert page['gamma_security_events_total{kind="token",reason="expired"}'] == 0  # from the beginning
     assert page['gamma_log_rows_dropped_total{log="access"}'] == 4
     assert page['gamma_log_rows_dropped_total{log="requests"}'] == 0
     assert page["gamma_loop_lag_seconds_count"] == 1
@@ -163,9 +166,9 @@ def test_valkey_is_told_of_only_where_there_is_one() -> None:
 
 def test_gauges_are_sampled_by_the_beat() -> None:
     recorder = Recorder()
-    recorder.bundle("d" * 64, ["m"])
     queue = [1, 2, 3]
-    recorder.watch("queue", lambda: len(queue), "m")
+    recorder.watch("queue", lambda: len(queue), "m")  # before the bundle is told of: its models are loaded
+    recorder.bundle("d" * 64, ["m"])
     recorder.watch("in_flight", lambda: 2)
     recorder.watch("clients", lambda: 9)
 
@@ -188,7 +191,7 @@ def test_gauges_are_sampled_by_the_beat() -> None:
 def test_names_and_units_are_as_prometheus_wants_them() -> None:
     recorder = Recorder()
     families = {one.name: one for one in text_string_to_metric_families(recorder.exposition().decode())}
-    assert len(families) == 14
+    assert len(families) == 15
     for name, family in families.items():
         assert re.fullmatch(r"gamma_[a-z_]+", name)
         assert family.documentation.endswith(".")

@@ -77,7 +77,7 @@ def test_what_is_open_is_a_short_list() -> None:
         "page",
         "openapi",
     }
-    assert SCOPES == ("live", "metrics", "models", "predict")
+    assert SCOPES == ("live", "metrics", "models", "predict", "security")
     assert all(route.methods for route in ROUTES if not route.socket)
 
 

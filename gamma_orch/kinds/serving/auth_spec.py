@@ -90,7 +90,7 @@ class Issuer(WrittenOut):
 
 class Auth(WrittenOut):
     roles: dict[str, list[Scope]] = Field(default_factory=dict)
-    """What each role may do: models, predict, predict:MODEL, metrics, live."""
+    """What each role may do: models, predict, predict:MODEL, metrics, live, security."""
     keys: dict[ApiName, Key] = Field(default_factory=dict)
     """Programs with a key, by name."""
     users: dict[ApiName, User] = Field(default_factory=dict)

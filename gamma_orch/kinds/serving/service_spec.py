@@ -141,7 +141,8 @@ class Log(WrittenOut):
     database: Any
     """The URL of the database: a secret, or postgresql://user:${secret.name}@${Database/app.host}/app."""
     schema_: str = Field(default="public", alias="schema", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
-    """The schema of its tables, gamma_requests and gamma_predictions, which are made where missing."""
+    """The schema of its tables, gamma_requests, gamma_predictions and gamma_security_events, which are made
+    where missing."""
     requests: bool = True
     """A row for each request."""
     predictions: Literal["none", "digests", "texts"] = "digests"
