@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from gamma_orch.app import limits, metrics
+from gamma_orch.app import ids, limits, metrics
 from gamma_orch.app.auth import Principal
 from gamma_orch.app.errors import (
     MEDIA,
@@ -168,7 +168,7 @@ class Edge:
             forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
             request = Request(_given_id(scope), policy, policy.proxies.client(peer, forwarded))
         else:
-            request = Request(str(uuid.uuid4()), policy, peer)
+            request = Request(ids.made(), policy, peer)
         if policy.traces is not None:
             request.trace = Trace(scope["headers"])
         return request
@@ -388,7 +388,7 @@ def fault(request: Request) -> Internal:
 
 async def _unready(scope: Scope, send: Send) -> None:
     """The worker has no bundle: it lives, and can answer nothing else."""
-    made = str(uuid.uuid4())
+    made = ids.made()
     problem = Unavailable("This worker has no bundle yet. Try again in a moment.", 1)
     status, more, body = 503, [(b"content-type", MEDIA), (b"retry-after", b"1")], problem.body(made)
     if scope["path"] == "/healthz":
@@ -465,7 +465,7 @@ def _given_id(scope: Scope) -> str:
     """The id that a trusted proxy gave, where it is one."""
     with contextlib.suppress(ValueError):
         return str(uuid.UUID((_header(scope, b"x-request-id") or b"").decode("latin-1")))
-    return str(uuid.uuid4())
+    return ids.made()
 
 
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes:

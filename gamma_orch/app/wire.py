@@ -18,12 +18,12 @@ whole may come as one message (`edge.WHOLE`) rather than as two. Always:
 
 import asyncio
 import time
-import uuid
 from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gamma_orch.app import ids
 from gamma_orch.app.edge import ALWAYS, BODY, CLOSE, HERE, WHOLE, Edge
 from gamma_orch.app.errors import MEDIA, HeadTooLarge, Malformed, Problem
 from gamma_orch.app.security import Sign
@@ -215,7 +215,7 @@ class Wire(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """The last that is said on this connection. Where earlier requests wait for their answers it is not
         said, for it would be taken for one of them: they are answered, and then the connection ends."""
-        made = str(uuid.uuid4())
+        made = ids.made()
         if isinstance(self.app, Edge):
             self.app.refused(problem, made, self.client[0] if self.client else "")
         last = self._last()
