@@ -1,8 +1,8 @@
 """Ids of requests: UUIDs of version 4 (RFC 9562).
 
-`uuid.uuid4` asks the system for each, and lets go of the interpreter meanwhile: under load the event loop then
-waits for whoever took it, once a request. So they are made of randomness for many. Called by the event loop's
-thread alone.
+`uuid.uuid4` asks the system for each, and lets go of the interpreter meanwhile: under load the event loop
+then waits for whoever took it, once a request. So they are made of randomness for many. Called by the event
+loop's thread alone.
 """
 
 import os
