@@ -5,6 +5,7 @@ from collections.abc import Callable
 import typer
 
 from gamma_orch.cli import (
+    analytics,
     apply,
     dashboards,
     destroy,
@@ -45,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "apply": apply.apply,
     "status": status.status,
     "history": history.history,
+    "report": analytics.report,
     "show": show.show,
     "explain": explain.explain,
     "schema": schema.schema,

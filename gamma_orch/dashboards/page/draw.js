@@ -156,8 +156,8 @@ const gauge = (body, panel, answer) => {
   });
   Plotly.react(body, [{
     type: "indicator", mode: "gauge", value,
-    gauge: { axis: { range: [low, panel.max], ...ticks([low, panel.max], panel.unit, panel), tickcolor: style("--soft") }, bar: { color: style(`--${level(value, panel) || "mark"}`) }, bgcolor: style("--back"), borderwidth: 0, steps },
-  }], { margin: { l: 34, r: 34, t: 18, b: 4 }, paper_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 10, color: style("--soft") },
+    gauge: { axis: { ...ticks([low, panel.max], panel.unit, panel), range: [low, panel.max], tickcolor: style("--soft") }, bar: { color: style(`--${level(value, panel) || "mark"}`) }, bgcolor: style("--back"), borderwidth: 0, steps },
+  }], { margin: { l: 44, r: 44, t: 18, b: 4 }, paper_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 10, color: style("--soft") },
     annotations: [{ text: written(value, panel.unit), x: 0.5, y: 0.05, xanchor: "center", yanchor: "bottom", showarrow: false, font: { size: 20, color: style("--text") } }] }, CONFIG);
 };
 
