@@ -76,7 +76,9 @@ def assembled(parts: dict[str, Json]) -> dict[str, Any]:
 
     ordered = [said for _, said in sorted(parts.items())]
     held = [one for said in ordered for one in said.get("inhibit_rules", ())]
+    times = [one for said in ordered for one in said.get("time_intervals", ())]
     return {
+        **({"time_intervals": times} if times else {}),
         **({"inhibit_rules": [one for n, one in enumerate(held) if one not in held[:n]]} if held else {}),
         "route": {"receiver": NOBODY, "routes": [one for said in ordered for one in said["routes"]]},
         "receivers": [{"name": NOBODY}, *(one for said in ordered for one in said["receivers"])],

@@ -31,13 +31,30 @@ def quantile(share: float, values: Sequence[float]) -> float:
     return ordered[lower] * (1 - weight) + ordered[upper] * weight
 
 
+def _added(more: float, total: float, lost: float) -> tuple[float, float]:
+    """Kahan's sum, as Neumaier has it: the total, and what rounding has lost of it."""
+    found = total + more
+    return found, lost + ((total - found) + more if abs(total) >= abs(more) else (more - found) + total)
+
+
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
+    """From value to value, and not of their sum: the mean of values that are all the same is the same."""
+    mean = lost = 0.0
+    for count, value in enumerate(values, 1):
+        if math.isinf(mean) and (value == mean or math.isfinite(value)):
+            continue
+        mean, lost = _added(value / count - mean / count, mean, lost)
+    return mean if math.isinf(mean) else mean + lost
 
 
 def _variance(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return _mean([(value - mean) ** 2 for value in values])
+    """By Welford's method. Of values that are all the same it is 0, and not what rounding has left."""
+    mean = lost = total = more = 0.0
+    for count, value in enumerate(values, 1):
+        apart = value - (mean + lost)
+        mean, lost = _added(apart / count, mean, lost)
+        total, more = _added(apart * (value - (mean + lost)), total, more)
+    return (total + more) / len(values)
 
 
 def _least(values: Sequence[float]) -> float:

@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
-from gamma_orch.kinds.monitoring import correlation, routing
+from gamma_orch.kinds.monitoring import correlation, muting, routing
+from gamma_orch.kinds.monitoring.muting import Mute
 from gamma_orch.kinds.monitoring.parts import PartProvider, mark, target
 from gamma_orch.kinds.monitoring.rule_spec import LabelName
 from gamma_orch.spec.durations import Duration, duration
@@ -23,6 +24,8 @@ class Step(WrittenOut):
     """Who is told."""
     after: Duration = timedelta(0)
     """How long after an alert has begun to fire, if it fires still."""
+    mute: list[Mute] = Field(default_factory=list)
+    """When these are not told, beside when nobody of the policy is."""
 
 
 class Inhibition(WrittenOut):
@@ -49,6 +52,9 @@ class EscalationPolicySpec(WrittenOut):
     """When it is told again of what fires still."""
     steps: list[Step] = Field(min_length=1)
     """Who is told, in the order of time."""
+    mute: list[Mute] = Field(default_factory=list)
+    """When nobody is told: {days: [saturday, sunday]}, {hours: 22:00-06:00, zone: Europe/Berlin}. What fires
+    still is told of when it is over."""
     inhibit: list[Inhibition] = Field(default_factory=list)
     """Which alerts say nothing new while another fires, for all policies of the Alertmanager. What needs a
     resource with an outage is held back without."""
@@ -70,14 +76,21 @@ class EscalationPolicySpec(WrittenOut):
 
 
 def normalise(address: Address, spec: Json, of: Of) -> Fields:
-    return {"outages": [], **spec}
+    """Without what mutes nobody."""
+    steps = [
+        {name: value for name, value in step.items() if name != "mute" or value} for step in spec["steps"]
+    ]
+    said = {name: value for name, value in spec.items() if name != "mute" or value}
+    return {"outages": [], **said, "steps": steps}
 
 
-def routes(environment: str, fields: Json) -> list[Json]:
+def routes(environment: str, name: str, fields: Json) -> list[Json]:
     """Beside each other, one for each channel of each step: an alert goes on to all of them. One that waits
     longer for its first message is told only of what fires still."""
     found = []
-    for step in fields["steps"]:
+    for number, step in enumerate(fields["steps"], 1):
+        muted = [_muting(name, 0)] if fields.get("mute") else []
+        muted += [_muting(name, number)] if step.get("mute") else []
         wait = duration(fields["wait"]) + duration(step["after"])
         for channel in step["channels"]:
             route = {
@@ -87,10 +100,25 @@ def routes(environment: str, fields: Json) -> list[Json]:
                 "group_wait": f"{int(wait.total_seconds())}s",
                 "group_interval": fields["interval"],
                 "repeat_interval": fields["repeat"],
+                "mute_time_intervals": muted,
                 "continue": True,
             }
             found.append({key: value for key, value in route.items() if value != []})
     return found
+
+
+def time_intervals(name: str, fields: Json) -> list[Json]:
+    """That of the policy, and those of steps. No name is another policy's: a colon is in none of theirs."""
+    said = [fields.get("mute"), *(step.get("mute") for step in fields["steps"])]
+    return [
+        {"name": _muting(name, number), "time_intervals": muting.intervals(mutes)}
+        for number, mutes in enumerate(said)
+        if mutes
+    ]
+
+
+def _muting(name: str, step: int) -> str:
+    return f"{name}:{step}" if step else name
 
 
 def inhibitions(fields: Json) -> list[Json]:
@@ -113,8 +141,12 @@ class EscalationPolicyProvider(PartProvider):
     KIND = "EscalationPolicy"
 
     def render(self, name: str, fields: Json) -> dict[str, list[Json]]:
-        found = routes(self._targets.environment, fields)
-        return {"receivers": [], "routes": found, "inhibit_rules": inhibitions(fields)}
+        return {
+            "receivers": [],
+            "routes": routes(self._targets.environment, name, fields),
+            "inhibit_rules": inhibitions(fields),
+            "time_intervals": time_intervals(name, fields),
+        }
 
 
 KIND = Kind(

@@ -29,7 +29,8 @@ class PartProvider(ServerProvider[Alertmanager]):
 
     @abstractmethod
     def render(self, name: str, fields: Json) -> dict[str, list[Json]]:
-        """`receivers`, `routes` and perhaps `inhibit_rules`, of fields whose secrets are revealed."""
+        """`receivers`, `routes` and perhaps `inhibit_rules` and `time_intervals`, of fields whose secrets are
+        revealed."""
 
     async def apply(self, task: Task) -> None:
         """Raises Temporary, or Permanent where Alertmanager refuses it; then it goes by what was before."""
@@ -71,11 +72,21 @@ def differences(part: Json, running: Json) -> Iterator[str]:
         elif not within(wanted, found):
             yield f"the receiver {wanted['name']} was changed in Alertmanager"
     there = (running.get("route") or {}).get("routes") or []
-    if not all(any(within(wanted, found) for found in there) for wanted in part["routes"]):
+    if not all(any(_same_route(wanted, found) for found in there) for wanted in part["routes"]):
         yield "its routes were changed in Alertmanager"
     rules = running.get("inhibit_rules") or []
     if not all(any(within(wanted, found) for found in rules) for wanted in part.get("inhibit_rules", ())):
         yield "what holds alerts back was changed in Alertmanager"
+    times = {one["name"]: one["time_intervals"] for one in running.get("time_intervals") or ()}
+    for wanted in part.get("time_intervals", ()):
+        if times.get(wanted["name"]) != wanted["time_intervals"]:
+            yield f"the times of {wanted['name']}, at which nobody is told, were changed in Alertmanager"
+
+
+def _same_route(wanted: Json, found: Json) -> bool:
+    """What makes it silent at times may not be added either: it would be told of less than is wanted."""
+    silent = ("mute_time_intervals", "active_time_intervals")
+    return within(wanted, found) and all(wanted.get(name) == found.get(name) for name in silent)
 
 
 def within(wanted: Json, found: Json) -> bool:

@@ -93,6 +93,15 @@ def test_any_series_by_any_threshold(
         assert alike(store.vector(parser.parse(threshold), at * 1000), right)
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 5.3, -7.7, 1e-9, 123456789.123])
+def test_what_never_changes_deviates_by_nothing(value: float) -> None:
+    """Or else a deviation of which any other value is many times as much."""
+    store = Store(series.load({"x": f"{value!r}x20"}, 60_000))
+    for at in range(60_000, 1_200_000, 60_000):
+        assert store.vector(parser.parse("stddev_over_time(x[9m])"), at) == {frozenset(): 0.0}
+        assert store.vector(parser.parse("avg_over_time(x[9m])"), at) == {frozenset(): value}
+
+
 @pytest.mark.parametrize("expression", ["up @ 5", "days_in_month()", "x + on (i) y", "rate({i=~'.+'}[5m])"])
 def test_what_is_not_evaluated_says_so(expression: str) -> None:
     given_ = {'x{i="1",j="1"}': "1x9", 'x{i="1",j="2"}': "1x9", 'y{i="1",j="1"}': "1x9"}
