@@ -35,7 +35,7 @@ def is_broken(leaf: Json) -> bool:
 class Fault(NamedTuple):
     """What is wrong at a path; the caller knows the document, and makes a Diagnostic of it."""
 
-    code: Code
+    code: str  # a Code, or one of a kind's own
     message: str
     path: Path
     hint: str = ""

@@ -18,6 +18,7 @@ from gamma_orch.spec.model import Spec
 
 if TYPE_CHECKING:
     from gamma_orch.core.address import Address
+    from gamma_orch.spec.foreign import Reader
 
 
 def no_checks(
@@ -58,3 +59,5 @@ class Kind:
     # The specs with what only the whole environment tells, such as who needs what; those that stay as they
     # are may be left out. Gets what `check` gets.
     complete: Callable[[Sequence[Resource], "Mapping[Address, Resource]"], "Mapping[Address, Json]"] = as_said
+    # Documents of other formats that become some of this kind: by their apiVersion, up to its slash.
+    reads: "Mapping[str, Reader]" = field(default_factory=dict)

@@ -56,6 +56,8 @@ class Documents:
     texts: Mapping[str, bytes] = field(default_factory=dict)
     whole: bool = True  # False: some could not be read, so what is wanted is not known
     lost: frozenset[Address] = frozenset()  # what those probably declare, so far as that can be told
+    # Of documents of other formats (`spec.foreign`), by file and line: where a path of ours was said there.
+    elsewhere: "Mapping[tuple[str, int], Mapping[Path, tuple[Document, Path]]]" = field(default_factory=dict)
     _pieces: "dict[str, list[Piece]]" = field(default_factory=dict, repr=False, compare=False)
     _places: "dict[tuple[str, int], tuple[Piece, Places]]" = field(
         default_factory=dict, repr=False, compare=False
@@ -63,6 +65,7 @@ class Documents:
 
     def span(self, document: Document, path: Path = (), part: Part = Part.VALUE) -> Span:
         """The place of a key or value; of the nearest one around it where there is none."""
+        document, path = self._said(document, path)
         piece, places = self._look(document)
         for length in range(len(path), -1, -1):
             place = places.get(path[:length])
@@ -74,8 +77,9 @@ class Documents:
 
     def span_inside(self, document: Document, path: Path, ordinal: int) -> Span:
         """The place of the n-th `${` or `$${` (from 0) inside a text."""
-        piece, places = self._look(document)
-        place = places.get(path)
+        wrote, at = self._said(document, path)
+        piece, places = self._look(wrote)
+        place = places.get(at)
         if place is not None and place.end:
             text = _body(piece)
             for count, found in enumerate(_DOLLAR.finditer(text, place.start, place.end)):
@@ -83,8 +87,14 @@ class Documents:
                     before = text[: found.start()]
                     line = before.count("\n")
                     column = len(before) - (before.rfind("\n") + 1)
-                    return Span(document.file, piece.line + line, column + 1)
+                    return Span(wrote.file, piece.line + line, column + 1)
         return self.span(document, path)
+
+    def _said(self, document: Document, path: Path) -> tuple[Document, Path]:
+        """The document and the path that people wrote."""
+        known = self.elsewhere.get((document.file, document.line), {})
+        said = (known[path[:length]] for length in range(len(path), -1, -1) if path[:length] in known)
+        return next(said, (document, path))
 
     def _look(self, document: Document) -> "tuple[Piece, Places]":
         from gamma_orch.spec import careful, load

@@ -15,7 +15,7 @@ from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, Span
 from gamma_orch.core.leaves import LEAVES
 from gamma_orch.core.resource import Resource
-from gamma_orch.spec import envelope, overlays
+from gamma_orch.spec import envelope, foreign, overlays
 from gamma_orch.spec.codes import Code
 from gamma_orch.spec.complaints import Fault, checked, found
 from gamma_orch.spec.environment import EnvironmentSpec
@@ -78,9 +78,10 @@ class _Resolving:
         secret_digest: SecretDigest,
         environments: Sequence[str],
     ) -> None:
+        documents, said = foreign.read(documents, registry)
         self.documents = documents
         self.environment = environment
-        self.diagnostics: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = said
         self.sorted: Sorted = sort(documents, environment, registry.names(), environments)
         self.diagnostics += self.sorted.diagnostics
         self.origins = Origins(documents, self.sorted.resources, self.sorted.patched)

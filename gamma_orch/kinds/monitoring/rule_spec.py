@@ -47,6 +47,13 @@ class Unusual(WrittenOut):
     least: int = Field(default=30, ge=2)
     """How many samples there must have been; before that it is silent."""
 
+    @field_validator("gap", "over")
+    @classmethod
+    def _some_time(cls, value: timedelta) -> timedelta:
+        if not value:
+            raise ValueError("this is longer than no time: what is now is no part of what is usual")
+        return value
+
 
 class RuleTest(WrittenOut):
     """Series in, alerts out."""

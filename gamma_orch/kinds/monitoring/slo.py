@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.kind import Fields, Of, Traits
-from gamma_orch.kinds.monitoring import correlation, objectives, promql
+from gamma_orch.kinds.monitoring import correlation, objectives, openslo, promql
 from gamma_orch.kinds.monitoring.groups import GroupProvider, target, written
 from gamma_orch.kinds.monitoring.rule_spec import OWN, LabelName
 from gamma_orch.spec.durations import Duration, duration, written_duration
@@ -115,11 +115,14 @@ def counters(indicator: Json) -> tuple[str, str, bool]:
 
 
 def ratio(indicator: Json, time: str) -> str:
-    """The share of errors over a time, in PromQL."""
+    """The share of errors over a time, in PromQL. Of a time without events there is none: a NaN would be the
+    mean of whatever it comes into."""
     part, total, is_bad = counters(indicator)
-    share = f"sum(rate({part}[{time}])) / sum(rate({total}[{time}]))"
+    events = f"sum(rate({total}[{time}]))"
+    share = f"sum(rate({part}[{time}])) / {events}"
     # Where nothing failed yet there may be no series of failures, and no failure is not nothing known.
-    return f"({share}) or (0 * sum(rate({total}[{time}])))" if is_bad else f"1 - ({share})"
+    known = f"({share}) or (0 * {events})" if is_bad else f"1 - ({share})"
+    return f"({known}) and {events} > 0"
 
 
 def rules(name: str, spec: Json) -> list[Json]:
@@ -196,4 +199,5 @@ KIND = Kind(
     traits=Traits(normalise=normalise, convergent=True, target=target),
     check=objectives.slos,
     complete=correlation.rules,
+    reads={"openslo": openslo.read},
 )

@@ -155,6 +155,8 @@ def test_the_short_forms(rule: Json, expr: str) -> None:
         ({"metric": "x_seconds", "above": "5GB"}, "write a time, such as 200ms"),
         ({"metric": "x_total", "above": "5ms"}, "says none; write a number"),
         ({"metric": "a_seconds / b_seconds", "above": "5ms"}, "says none; write a number"),
+        ({"metric": f"{'a' * 90}_seconds / {'b' * 90}_seconds", "above": "5ms"}, "says none; write a number"),
+        ({"metric": "x", "unusual": {"by": "deviation", "gap": "0s"}}, "longer than no time"),
         ({"expr": "up == 0", "labels": {"severity": "page"}}, "set by the rule itself"),
         ({"expr": "up == 0", "runbook": "ftp://x"}, "pattern"),
     ],

@@ -86,11 +86,19 @@ def test_the_same_by_what_goes_well_and_by_latency(tmp_path: Path) -> None:
         assert not fires(tmp_path, late, quick, "20m")[FAST]
 
 
-def test_what_is_left_of_the_budget(tmp_path: Path) -> None:
-    rules = [written(rule) for rule in slo.rules("api", spec()) if rule["type"] == "record"]
+BUSY = {GOOD: "0+995x600", BAD: "0+5x600"}
+IDLE = {GOOD: "0+995x200 199000x200 199000+995x200", BAD: "0+5x200 1000x200 1000+5x200"}
+
+
+@pytest.mark.parametrize("indicator", [ERRORS, {"total": "x_total", "good": GOOD}], ids=["bad", "good"])
+@pytest.mark.parametrize("series", [BUSY, IDLE], ids=["busy", "idle for a time"])
+def test_what_is_left_of_the_budget(tmp_path: Path, series: dict[str, str], indicator: Json) -> None:
+    rules = [
+        written(rule) for rule in slo.rules("api", spec(indicator=indicator)) if rule["type"] == "record"
+    ]
     test = {
         "interval": "1m",
-        "input_series": [{"series": GOOD, "values": "0+995x600"}, {"series": BAD, "values": "0+5x600"}],
+        "input_series": [{"series": one, "values": values} for one, values in series.items()],
         "promql_expr_test": [
             {
                 "expr": "round(slo:error_budget:left, 0.001)",
