@@ -66,7 +66,7 @@ def test_nothing_is_needed_and_nothing_is_open():
         (
             of_auth(roles={"caller": ["models", "predcit"]}),
             "spec.auth.roles.caller[1]",
-            "no scope 'predcit'; there are live, metrics, models, predict, security, and predict:MODEL for one model",
+            "no scope 'predcit'; there are live, metrics, models, predict, security, and predict:MODEL",
         ),
         (of_auth(roles={"caller": ["open"]}), "spec.auth.roles.caller[0]", "no scope 'open'"),
         (of_auth(roles={"caller": ["metrics:a"]}), "spec.auth.roles.caller[0]", "no scope 'metrics:a'"),
