@@ -32,7 +32,9 @@ class Refused(Permanent):
 
 
 class WebApi:
-    def __init__(self, title: str, server: "LocalServer | None", url: str = "", token: str = "") -> None:
+    def __init__(
+        self, title: str, server: "LocalServer | None", url: str = "", token: str | None = None
+    ) -> None:
         """`title`: for people. `server`: one that Gamma runs; else its `url`, perhaps with a user and a
         password, or a bearer `token`."""
         self.title = title
