@@ -31,6 +31,8 @@ from gamma_orch.app.security import Sign
 HEAD = 32_768  # bytes: a credential has at most 8192, and proxies ahead allow no more either
 WAIT = BODY  # seconds
 EVERY = 1.0  # seconds between two looks at the connections
+TOGETHER = 0.002  # seconds: connections less apart come together
+TURN = 50e-6  # seconds that a worker sleeps then
 # What a scope says of us, for `edge`. Shared by all requests: nobody changes it.
 TAKES: dict[str, dict[object, object]] = {WHOLE: {}}
 TAKES_AND_HAS: dict[str, dict[object, object]] = {WHOLE: {}, HERE: {}}
@@ -106,6 +108,8 @@ class Cycle(RequestResponseCycle):
 
 
 class Wire(HttpToolsProtocol):
+    _came = 0.0
+    """When the last connection did, of all."""
     _since = 0.0
     """Since when a request, or the rest of its head, is awaited. 0: none is."""
     _heading = False
@@ -121,7 +125,19 @@ class Wire(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._take_turns()
         self._since = time.monotonic()
+
+    @classmethod
+    def _take_turns(cls) -> None:
+        """Let the other workers have some of the connections that come together. The one that happens to run
+        would take nearly all of them before the system lets another one run, and would be late with their
+        requests for as long as they are kept, while the others wait."""
+        now = time.monotonic()
+        if now - cls._came < TOGETHER:
+            time.sleep(TURN)
+            now = time.monotonic()
+        cls._came = now
 
     def data_received(self, data: bytes) -> None:
         if self._over:

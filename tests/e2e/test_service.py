@@ -6,14 +6,16 @@ import os
 import re
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import pytest
 
 import gamma_orch
@@ -46,6 +48,11 @@ class Place:
 
     def pids(self) -> dict[int, int]:
         return {slot.number: slot.pid for slot in self.supervised.slots("service-api") if slot.runs}
+
+    def connections(self) -> list[int]:
+        """Of each worker."""
+        found = [psutil.Process(pid).net_connections("tcp") for pid in self.pids().values()]
+        return [sum(one.laddr.port == self.port and bool(one.raddr) for one in some) for some in found]
 
     def ask(self, text: str = "a warm film", path: str = PREDICT, method: str = "POST") -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -269,6 +276,21 @@ def test_a_service_that_is_gone_from_the_specs_stops(place: Place) -> None:
     path.write_text(kept)
     assert place.apply().code == 0
     assert place.ask()[0] == 200
+
+
+def test_connections_that_come_together_are_shared_by_the_workers(place: Place) -> None:
+    """One that took nearly all of them would be late, and the other idle, for as long as they are kept."""
+    least = []
+    for _ in range(6):
+        with ExitStack() as stack:
+            for _ in range(60):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", place.port))
+            _until(lambda: sum(place.connections()) == 60)
+            least.append(min(place.connections()))
+        _until(lambda: sum(place.connections()) == 0)
+    assert sum(least) / len(least) > 15, least
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
