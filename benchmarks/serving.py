@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ from gamma_orch.targets.embedded_valkey import EmbeddedValkey
 from gamma_orch.targets.supervised import Supervised, Supervisor
 
 CONNECTIONS = 64
+TURNS = 5
 HOT, NEW_IN = 500, 20  # texts asked again and again; every so many requests one is new
 ZIPF, TEXTS = 1.1, 10_000
 # What the model has to be fast at: some texts of some 20 tokens, each batch another number of them.
@@ -289,6 +291,21 @@ def row(name: str, kind: str, found: Found) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def in_turns(ours: Server, theirs: Server, seconds: float, seed: int) -> str:
+    """How many times as many requests, by pairs: a machine whose speed moves is no slower for one of them."""
+    pairs = []
+    for turn in range(TURNS):
+        found = [asked(one, AGAIN, seconds, seed + turn) for one in (ours, theirs)]
+        pairs.append((found[0].rate, found[1].rate, found[0].cpu, found[1].cpu))
+    rates, others, cpus, their_cpus = (statistics.median(one) for one in zip(*pairs, strict=True))
+    times = sorted(mine / other for mine, other, _, _ in pairs)
+    return (
+        f"{ours.name} and {theirs.name} in {TURNS} turns, {AGAIN}, medians: {rates:,.0f} and {others:,.0f} "
+        f"requests/s, {cpus:,.0f} and {their_cpus:,.0f} us: {statistics.median(times):.1f} times "
+        f"({times[0]:.1f} to {times[-1]:.1f})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -330,23 +347,17 @@ def main() -> None:
         hits, answers = (now - then for now, then in zip(cached(server), before, strict=True))
         said = f"{DRAWN}: {hits / answers:.2%} of {answers:,} from a cache"
         print(row(server.name, said, found), flush=True)
-    valkey = EmbeddedValkey(keep / ".gamma" / "dev" / "valkey-naive")
-    environment["VALKEY"] = valkey.ensure()
-    try:
-        pid = int((valkey.home / "pid").read_text())
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "benchmarks.peers.naive:app",
-            "--port",
-            environment["PORT"],
-        ]
-        command += ["--workers", str(asked_for.workers), "--no-access-log"]
-        with peer("FastAPI with five middlewares", command, "/predict", environment, pid) as server:
-            measure(server, AGAIN, NEW)
-    finally:
-        valkey.destroy()
+        valkey = EmbeddedValkey(keep / ".gamma" / "dev" / "valkey-naive")
+        environment["VALKEY"] = valkey.ensure()
+        try:
+            pid = int((valkey.home / "pid").read_text())
+            command = [sys.executable, "-m", "uvicorn", "benchmarks.peers.naive:app"]
+            command += ["--port", environment["PORT"], "--workers", str(asked_for.workers), "--no-access-log"]
+            with peer("FastAPI with five middlewares", command, "/predict", environment, pid) as naive:
+                measure(naive, AGAIN, NEW)
+                turns = in_turns(server, naive, asked_for.seconds / 2, seed + 3)
+        finally:
+            valkey.destroy()
     if asked_for.peers:
         python, bento = asked_for.peers / "bin" / "python", asked_for.peers / "bin" / "bentoml"
         litserve = [str(python), "-m", "benchmarks.peers.with_litserve"]
@@ -361,6 +372,7 @@ def main() -> None:
         ]
         with peer("bentoml", serve, "/predict", environment) as server:
             measure(server, NEW)
+    print(f"\n{turns}")
 
 
 if __name__ == "__main__":
