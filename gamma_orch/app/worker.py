@@ -12,6 +12,7 @@ bundle that `HOME/current` names, answers by it, and takes orders on its control
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import resource
@@ -44,6 +45,7 @@ from gamma_orch.app.wire import Wire, watch
 Json = Any
 QUIET = 1.0  # seconds without a request after which a draining worker closes connections that idle
 STUCK = 5.0  # seconds that a WebSocket whose end has come has to take what was sent to it
+COLLECTED = 20_000, 20, 20  # the collector's thresholds: a request makes hundreds of objects, and no cycles
 FEW = 10_240  # open files and connections; below this the log says so
 
 
@@ -364,6 +366,9 @@ def main() -> None:
 
     home, slot = Path(sys.argv[1]).absolute(), int(os.environ.get("GAMMA_SLOT", "0"))
     listening = socket.socket(fileno=os.dup(_given()))
+    # What was imported is there for good: half a million objects that the collector need not look at again.
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
     uvloop.run(_main(home, slot, listening))
 
 
