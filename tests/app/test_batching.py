@@ -134,6 +134,43 @@ def test_what_came_while_a_batch_ran_is_the_next_batch():
     assert [len(batch) for batch in model.batches] == [1, 10]
 
 
+@pytest.mark.parametrize("crowded", [False, True])
+def test_on_a_crowded_worker_a_few_texts_wait_for_some_more(crowded: bool):
+    """Where answers wait for the loop anyway, and nowhere else; and who closes it meanwhile does not wait."""
+
+    async def run() -> None:
+        model = Model()
+        async with closing(model.batcher()) as batcher:
+
+            async def busy() -> None:
+                while True:
+                    time.sleep(0.002)  # noqa: ASYNC251 - the loop that is at other requests
+                    await asyncio.sleep(0)
+
+            other = asyncio.create_task(busy()) if crowded else None
+            for _ in range(20):
+                assert await batcher.answer(["a"], soon()) == ["A"]
+            model.batches.clear()
+            waiting = []
+            for text in ("b", "c"):
+                waiting.append(asyncio.create_task(batcher.answer([text], soon())))
+                await asyncio.sleep(0)
+                began = time.monotonic()
+                while not crowded and len(model.batches) < len(waiting):
+                    assert time.monotonic() - began < 5
+                    await asyncio.sleep(0)
+            assert await asyncio.gather(*waiting) == [["B"], ["C"]]
+            assert model.batches == ([["b", "c"]] if crowded else [["b"], ["c"]])
+            last = asyncio.create_task(batcher.answer(["d"], soon()))
+            await asyncio.sleep(0)
+            if other is not None:
+                other.cancel()
+        with pytest.raises(Unavailable):
+            await last
+
+    asyncio.run(run())
+
+
 def test_never_more_wait_than_the_queue_holds():
     model = Model()
 
