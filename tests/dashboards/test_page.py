@@ -214,6 +214,7 @@ def test_what_is_edited_is_seen_and_what_is_wrong_is_said(page: "Page", place: P
         path.write_text(BOARDS)
 
 
+@pytest.mark.nightly
 def test_a_prometheus_that_does_not_answer_and_does_again(page: "Page", place: Place) -> None:
     """The panels say why they show nothing, and not what was before as if it were so."""
     from playwright.sync_api import expect
