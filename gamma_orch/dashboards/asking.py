@@ -1,5 +1,5 @@
 """From a dashboard and what somebody has chosen to questions for a Prometheus, and from its answers to what
-the page draws. Called by `server`; knows nothing of how it is sent.
+the page draws. Called by `server`, and by the checks of the kind; knows nothing of how it is sent.
 
 A dashboard is the fields of the kind (docs/monitoring.md): expressions with variables, times in seconds.
 """
@@ -47,6 +47,11 @@ class Choice:
 def step_of(span: float) -> int:
     """Seconds from one point to the next."""
     return next((step for step in STEPS if span / step <= POINTS), STEPS[-1])
+
+
+def used(expr: str) -> set[str]:
+    """The variables in an expression."""
+    return {braced or plain for braced, plain in _VARIABLE.findall(expr)}
 
 
 def filled(expr: str, variables: Mapping[str, Sequence[str]]) -> str:

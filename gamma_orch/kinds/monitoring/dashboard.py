@@ -82,7 +82,7 @@ class DashboardProvider(ServerProvider[Boards]):
             same = grafana_model.is_still(made, found)
         except (KeyError, TypeError, ValueError):  # fields of another version of Gamma, or of another hand
             same = False
-        return Seen(fields, healthy=same, why="" if same else "it was changed in Grafana")
+        return Seen(fields, healthy=same, why="" if same else "it was changed by hand")
 
 
 KIND = Kind(

@@ -1,7 +1,7 @@
 """What a spec of a Dashboard says: rows of panels, each of which asks a Prometheus. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -29,7 +29,6 @@ READERS: Mapping[str, tuple[str, Any]] = {
 }
 ENDS: Mapping[str, Unit] = {"_seconds": "seconds", "_bytes": "bytes", "_ratio": "ratio"}
 _HISTOGRAM = re.compile(r"_(sum|total|bucket)$")
-_USED = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
 
 class Query(WrittenOut):
@@ -171,11 +170,6 @@ def in_unit(unit: str, value: float | str) -> float:
         return float(read(value))
     except ValueError:
         raise ValueError(f"{value!r} is not in the panel's unit, {unit}: write {said}, or a number") from None
-
-
-def used(expr: str) -> Iterator[str]:
-    """The variables in an expression."""
-    return (braced or plain for braced, plain in _USED.findall(expr))
 
 
 def _told(expr: str) -> str:

@@ -8,9 +8,9 @@ from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.diagnostic import Diagnostic, Path, Severity, did_you_mean
 from gamma_orch.core.resource import Resource
+from gamma_orch.dashboards.asking import used
 from gamma_orch.kinds.monitoring import collecting, promql
 from gamma_orch.kinds.monitoring.collecting import Shown
-from gamma_orch.kinds.monitoring.dashboard_spec import used
 from gamma_orch.kinds.monitoring.rules import unknown
 
 EXPRESSION = "GAM931"  # no PromQL, or not of a type that a panel can show
@@ -34,7 +34,8 @@ def dashboards(resources: Sequence[Resource], everything: All) -> Iterable[Diagn
 
 
 def _faults(spec: Json, there: Shown) -> Iterator[Found]:
-    names, asked = [one["name"] for one in spec["variables"]], set()
+    names = [one["name"] for one in spec["variables"]]
+    asked: set[str] = set()
     for expr, legend, path in _asked(spec):
         try:
             parsed = promql.parsed(expr)
@@ -45,10 +46,10 @@ def _faults(spec: Json, there: Shown) -> Iterator[Found]:
             continue
         for says, hint in unknown(parsed.metrics, there):
             yield UNKNOWN, says, path, hint, Severity.ERROR
-        for name in sorted(set(used(expr)) - set(names)):
+        for name in sorted(used(expr) - set(names)):
             hint = did_you_mean(name, names) or "declare it under `variables`"
             yield UNDECLARED, f"the dashboard has no variable {name!r}", path, hint, Severity.ERROR
-        asked |= set(used(expr))
+        asked |= used(expr)
         for name in _FILLED.findall(legend):
             if not parsed.labels.has(name):
                 says = f"its series have no label {name!r}: the expression leaves it out"
