@@ -56,8 +56,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _no_other(value: Any, *types: type) -> Any:
+    """To Python true is 1, and 0 is false; to JSON they are not."""
+    if type(value) in types:
+        raise ValueError(f"this is {value!r}, which is of another type")
+    return value
+
+
 # 5.0 is a whole number, as JSON Schema has it; beyond 2^53 many clients have none.
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+One = Annotated[Literal[1] | None, BeforeValidator(lambda value: _no_other(value, bool))]
+No = Annotated[Literal[False] | None, BeforeValidator(lambda value: _no_other(value, int, float))]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(_whole)]
 
 
@@ -85,7 +94,7 @@ class Sampling(Body):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     # What follows has one value that changes nothing, which many clients send.
-    n: Literal[1] | None = 1
+    n: One = 1
     stop: None = None
     frequency_penalty: float | None = Field(default=0, ge=0, le=0)
     presence_penalty: float | None = Field(default=0, ge=0, le=0)
@@ -117,7 +126,7 @@ class Message(Strict):
 class ChatBody(Sampling):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: No = None
 
     def parameters(self) -> tasks.WriteParameters:
         asked = super().parameters()
