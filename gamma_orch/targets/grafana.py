@@ -6,12 +6,12 @@ What always holds: a dashboard is there whole or as it was; those that others ma
 
 import asyncio
 import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from gamma_orch.core.canonical import Json
+from gamma_orch.targets import shared_file
 from gamma_orch.targets.web_api import Refused, WebApi
 
 FILES = ""  # the name of the folder that each environment has
@@ -108,10 +108,7 @@ class BoardFiles(Boards):
         return found
 
     def _put(self, path: Path, board: Json | None) -> None:
-        if board is None:
-            path.unlink(missing_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(board, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        draft.replace(path)
+        if board is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        text = None if board is None else json.dumps(board, indent=2, sort_keys=True) + "\n"
+        shared_file.put(path, text)

@@ -7,7 +7,6 @@ never read from the folder; a change that it refuses is taken back before anybod
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -16,6 +15,7 @@ import yaml
 
 from gamma_orch.core.canonical import Json
 from gamma_orch.core.provider import Permanent, Temporary
+from gamma_orch.targets import shared_file
 from gamma_orch.targets.embedded_prometheus import parsed
 from gamma_orch.targets.reloaded import Reloaded
 
@@ -62,17 +62,23 @@ class Prometheus(Reloaded):
 
     async def query(self, expr: str, at: float) -> list[Json]:
         """What the expression is at a moment, in seconds since 1970. Raises Temporary or Permanent."""
-        return await self._queried("query", query=expr, time=f"{at:.3f}")
+        return await self._result("query", query=expr, time=f"{at:.3f}")
 
     async def query_range(self, expr: str, start: float, end: float, step: float) -> list[Json]:
         """The series that the expression gives over time, a point each `step` seconds. It gives 11,000 points
         at most. Raises Temporary or Permanent."""
         span = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-        return await self._queried("query_range", query=expr, **span)
+        return await self._result("query_range", query=expr, **span)
 
-    async def _queried(self, what: str, **said: str) -> list[Json]:
+    def queried(self, what: str, **said: object) -> Json:
+        """What the API says to that, of one that is ready; blocks. Raises Temporary or Permanent."""
         form = urlencode(said).encode()  # in the body, for an expression may be longer than a URL
-        return list(json.loads(await self.ask("POST", f"/api/v1/{what}", form))["data"]["result"])
+        return json.loads(self.asked("POST", f"/api/v1/{what}", form))["data"]
+
+    async def _result(self, what: str, **said: object) -> list[Json]:
+        await self.ready()
+        found = await asyncio.to_thread(self.queried, what, **said)
+        return list(found["result"])
 
     async def put(self, file: str, text: str | None) -> None:
         """Have this file of rules, or with None have it no more, in the folder and in the server. Raises
@@ -112,7 +118,7 @@ class Prometheus(Reloaded):
             raise
 
     async def _write(self, path: Path, text: str | None) -> None:
-        await asyncio.to_thread(_put, path, text)
+        await asyncio.to_thread(shared_file.put, path, text)
         if path.parent == self._scrapes:
             self._composed = False  # after the file: what is composed in between is composed once more
 
@@ -130,13 +136,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _put(path: Path, text: str | None) -> None:
-    """Whole or not at all. Whoever runs the server must be able to read it, so it has no mode of its own."""
-    if text is None:
-        path.unlink(missing_ok=True)
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

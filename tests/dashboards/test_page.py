@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gamma_orch.targets.embedded_prometheus import EmbeddedPrometheus
-from tests.app.test_page import CHROMIUM, QUIET, Seen
+from tests.app.test_page import CHROMIUM, QUIET, Seen, shot
 from tests.cli.gamma import write
 from tests.kinds.models.project import gamma
 from tests.kinds.monitoring.test_delivery import until
@@ -136,11 +136,6 @@ def page(place: Place) -> Iterator["Page"]:
         page.set_default_timeout(20_000)
         yield page
         browser.close()
-
-
-def shot(page: "Page", name: str) -> None:
-    if shots := os.environ.get("GAMMA_SCREENSHOTS"):
-        page.screenshot(path=Path(shots) / f"{name}.png", full_page=True)
 
 
 def panel(page: "Page", title: str) -> "Locator":

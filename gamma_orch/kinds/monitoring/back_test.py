@@ -1,14 +1,11 @@
 """How often a rule would have fired: its expression over what Prometheus remembers, and the states of its
 alerts in that. Pure but for `told`, which asks; called for the lines of a plan."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
 
 from gamma_orch.core.address import Address
 from gamma_orch.core.canonical import Json
@@ -84,10 +81,12 @@ def told(server: Prometheus, rules: Mapping[Address, Fields]) -> dict[Address, I
 def _sentence(server: Prometheus, fields: Fields, span: float, end: float) -> str:
     expr = str(fields["expr"])
     step = max(SHORTEST, span / POINTS)
-    matrix = _ask(server, "query_range", query=expr, start=end - span, end=end, step=f"{step:.3f}")["result"]
+    matrix = server.queried("query_range", query=expr, start=end - span, end=end, step=f"{step:.3f}")[
+        "result"
+    ]
     if not matrix:
         for name in sorted(promql.parsed(expr).metrics):
-            if not _ask(server, "series", **{"match[]": name, "start": end - span, "end": end, "limit": 1}):
+            if not server.queried("series", **{"match[]": name, "start": end - span, "end": end, "limit": 1}):
                 return f"no data of {name} in the last {_span(span)}"
     return fired(matrix, step, float(fields["for"]), float(fields["keepFiringFor"])).sentence(span)
 
@@ -95,12 +94,8 @@ def _sentence(server: Prometheus, fields: Fields, span: float, end: float) -> st
 def _remembered(server: Prometheus, end: float) -> float:
     """Seconds that it can be asked about, at most so many days."""
     most = DAYS * 86400.0
-    oldest = [float(one["value"][1]) for one in _ask(server, "query", query=OLDEST)["result"]]
+    oldest = [float(one["value"][1]) for one in server.queried("query", query=OLDEST)["result"]]
     return min(most, max(end - min(oldest), SHORTEST)) if oldest else most
-
-
-def _ask(server: Prometheus, what: str, **said: Any) -> Any:
-    return json.loads(server.asked("GET", f"/api/v1/{what}?{urlencode(said)}"))["data"]
 
 
 def _span(seconds: float) -> str:
